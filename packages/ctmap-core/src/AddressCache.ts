@@ -1,24 +1,24 @@
 /**
  * Address text, made once per address: a table has far fewer addresses than entries.
  *
- * Bounded: when full it starts over, so a scan of millions of distinct clients costs memory for at most `capacity`.
+ * Canonical text (RFC 5952) in every release: this is for filters, JSON and tables. Cilium's own spelling of an
+ * IPv4-mapped address is a matter of {@link CtText}. Bounded: when full it starts over, so a scan of millions of distinct clients costs memory for at most `capacity`.
  *
  * @since 0.1.0
  */
+import * as NetAddress from "effect/net/NetAddress"
 import { addressSize, type Family } from "./Family.ts"
 import { ipFromBytes } from "./internal/address.ts"
-import { addressText } from "./internal/addressText.ts"
-import type { Release } from "./Release.ts"
 
 /**
- * Texts by address bytes. One instance serves one family and release, and any number of scans.
+ * Texts by address bytes. One instance serves one family, and any number of scans.
  *
  * **Example** (Reading an address out of a buffer)
  *
  * ```ts
  * import { AddressCache } from "ctmap-core"
  *
- * const cache = new AddressCache.AddressCache("ipv4", "1.17")
+ * const cache = new AddressCache.AddressCache("ipv4")
  * cache.text(new DataView(new Uint8Array([10, 0, 1, 99]).buffer), 0) // => "10.0.1.99"
  * ```
  *
@@ -26,14 +26,12 @@ import type { Release } from "./Release.ts"
  */
 export class AddressCache {
   readonly family: Family
-  readonly release: Release
   readonly capacity: number
   readonly #v4 = new Map<number, string>()
   readonly #v6 = new Map<string, string>()
 
-  constructor(family: Family, release: Release, capacity = 65_536) {
+  constructor(family: Family, capacity = 65_536) {
     this.family = family
-    this.release = release
     this.capacity = capacity
   }
 
@@ -53,7 +51,7 @@ export class AddressCache {
     const known = texts.get(key)
     if (known !== undefined) return known
     if (texts.size >= this.capacity) texts.clear()
-    const text = addressText(ipFromBytes(view, at, addressSize(this.family)), this.release)
+    const text = NetAddress.formatIp(ipFromBytes(view, at, addressSize(this.family)))
     texts.set(key, text)
     return text
   }

@@ -53,13 +53,13 @@ export class CtColumns {
   constructor(options: {
     readonly family: Family
     readonly release: Release
-    /** Share one between scans of the same family and release. */
+    /** Share one between scans of the same family. */
     readonly addresses?: AddressCache
   }) {
     this.family = options.family
     this.release = options.release
     this.tuple = Tuple.shape(options.family)
-    this.addresses = options.addresses ?? new AddressCache(options.family, options.release)
+    this.addresses = options.addresses ?? new AddressCache(options.family)
   }
 
   /** Points the columns at a batch. Errors: throws `CodecError` when a row would lie outside its buffer. */

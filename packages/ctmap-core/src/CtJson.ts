@@ -1,0 +1,236 @@
+/**
+ * CT and NAT entries as JSON made for people and their tools: what `-o json` and `-o ndjson` print.
+ *
+ * Owns the schema of a record, which is published as `schema/ctmap-record.schema.json`. Ports are host order, ends are the
+ * true ones, protocols and flags have names (and their numbers, so nothing is lost). Counters above 2^53 are strings:
+ * a JSON parser would round the number.
+ *
+ * @since 0.1.0
+ */
+import * as NetAddress from "effect/net/NetAddress"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import type { CtColumns } from "./CtColumns.ts"
+import * as CtEntryFlags from "./CtEntryFlags.ts"
+import * as CtTime from "./CtTime.ts"
+import { Family } from "./Family.ts"
+import { U16, U32, U8 } from "./internal/schemas.ts"
+import type { NatColumns } from "./NatColumns.ts"
+import * as Protocol from "./Protocol.ts"
+import { Release } from "./Release.ts"
+import * as TcpFlags from "./TcpFlags.ts"
+import * as TupleFlags from "./TupleFlags.ts"
+
+const note = (description: string) => ({ description })
+
+const U64Number = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }))
+const U64 = Schema.Union([U64Number, Schema.String.check(Schema.isPattern(/^[1-9][0-9]{15,19}$/))]).annotate(
+  note("An unsigned 64-bit number; a decimal string where it is above 2^53 - 1.")
+)
+
+/** One end of a flow. @since 0.1.0 */
+export const End = Schema.Struct({
+  address: Schema.String.annotate(note("IPv4 dotted quad or IPv6 text (RFC 5952), without brackets.")),
+  port: U16.annotate(note("Host order. The identifier of an ICMP echo stands in place of a port; 0 where there is none."))
+}).annotate({ identifier: "End" })
+
+/** What was seen in one direction. @since 0.1.0 */
+export const Seen = Schema.Struct({
+  tcpFlags: Schema.Array(Schema.Literals(TcpFlags.all)),
+  tcpFlagBits: U8,
+  lastReport: U32.annotate(note("Clock units; 0 where nothing was reported yet."))
+}).annotate({ identifier: "Seen" })
+
+const head = {
+  map: Schema.optionalKey(Schema.String.annotate(note("Pin name of the map the entry is in."))),
+  family: Family,
+  protocol: Schema.String.annotate(note("Cilium's name of the protocol, or its number in decimal.")),
+  protocolNumber: U8,
+  source: End,
+  destination: End,
+  related: Schema.Boolean.annotate(note("The companion entry that admits ICMP errors of the flow.")),
+  tupleFlagBits: U8
+}
+
+/**
+ * A CT entry.
+ *
+ * @since 0.1.0
+ */
+export const CtRecord = Schema.Struct({
+  type: Schema.Literal("ct"),
+  ...head,
+  release: Release.annotate(note("The Cilium release whose layout the entry was read with.")),
+  direction: Schema.Literals(["out", "in", "service"]),
+  expires: U32.annotate(note("Absolute expiry in clock units: seconds since boot, or jiffies >> 8.")),
+  remainingSeconds: Schema.optionalKey(
+    Schema.Int.annotate(note("Whole seconds until expiry, negative once expired; present where the clock is known."))
+  ),
+  packets: U64,
+  bytes: U64,
+  flags: Schema.Array(Schema.Literals(CtEntryFlags.named.map(({ name }) => name))),
+  flagBits: U16,
+  rx: Seen,
+  tx: Seen,
+  revNat: U16,
+  sourceSecurityId: U32,
+  backendId: Schema.optionalKey(U64.annotate(note("Absent where the layout keeps a NAT address in its place."))),
+  ifindex: Schema.optionalKey(U16.annotate(note("1.17 only."))),
+  nat: Schema.optionalKey(End).annotateKey(
+    note("1.20 only: the address the flow is translated to, where the entry has one.")
+  )
+}).annotate({ identifier: "CtRecord" })
+
+/** See {@link CtRecord}. @since 0.1.0 */
+export type CtRecord = typeof CtRecord.Type
+
+/**
+ * A NAT entry.
+ *
+ * @since 0.1.0
+ */
+export const NatRecord = Schema.Struct({
+  type: Schema.Literal("nat"),
+  ...head,
+  direction: Schema.Literals(["out", "in"]),
+  service: Schema.Boolean,
+  translates: Schema.Literals(["source", "destination"]).annotate(note("Which end of a packet the mapping rewrites.")),
+  translated: End,
+  created: U64.annotate(note("Clock units.")),
+  ageSeconds: Schema.optionalKey(Schema.Int.annotate(note("Whole seconds since creation; present where the clock is known."))),
+  needsCt: Schema.Boolean
+}).annotate({ identifier: "NatRecord" })
+
+/** See {@link NatRecord}. @since 0.1.0 */
+export type NatRecord = typeof NatRecord.Type
+
+/** A line of NDJSON, an element of the JSON array. @since 0.1.0 */
+export const Record = Schema.Union([CtRecord, NatRecord])
+
+/** See {@link Record}. @since 0.1.0 */
+export type Record = typeof Record.Type
+
+/**
+ * What a record can say beyond the bytes of its entry.
+ *
+ * @since 0.1.0
+ */
+export interface Context {
+  readonly map?: string
+  /** With it, times relative to now are included. `now` is in the units of the source. */
+  readonly clock?: { readonly source: CtTime.ClockSource; readonly now: number }
+}
+
+/**
+ * Row `row` of a CT batch as a record: a copy, ready for `JSON.stringify`.
+ *
+ * **Example** (A client and its service)
+ *
+ * ```ts
+ * import { CtColumns, CtJson, Rows } from "ctmap-core"
+ * import * as Hex from "effect/encoding/Hex"
+ * import * as Result from "effect/Result"
+ *
+ * const keys = Result.getOrThrow(Hex.decode("0a6000010a000163c35001bb0604"))
+ * const columns = new CtColumns.CtColumns({ family: "ipv4", release: "1.17" })
+ * columns.bind(Rows.separate(keys, new Uint8Array(56), { keySize: 14, valueSize: 56, count: 1 }))
+ * const record = CtJson.ctRecord(columns, 0)
+ * record.direction // => "service"
+ * record.source // => { address: "10.0.1.99", port: 50000 }
+ * record.destination // => { address: "10.96.0.1", port: 443 }
+ * ```
+ *
+ * @since 0.1.0
+ */
+export const ctRecord = (columns: CtColumns, row: number, context: Context = {}): CtRecord => {
+  const tupleFlags = columns.tupleFlags(row)
+  const flags = columns.flags(row)
+  const lifetime = columns.lifetime(row)
+  return {
+    type: "ct",
+    ...headOf(columns, row, context),
+    release: columns.release,
+    direction: TupleFlags.direction(tupleFlags),
+    expires: lifetime,
+    ...(context.clock === undefined
+      ? {}
+      : { remainingSeconds: CtTime.remaining(context.clock.source, lifetime, context.clock.now) }),
+    packets: u64(columns.packetsExact(row)),
+    bytes: u64(columns.bytesExact(row)),
+    flags: CtEntryFlags.names(flags),
+    flagBits: flags,
+    rx: seen(columns.rxFlagsSeen(row), columns.lastRxReport(row)),
+    tx: seen(columns.txFlagsSeen(row), columns.lastTxReport(row)),
+    revNat: columns.revNat(row),
+    sourceSecurityId: columns.sourceSecurityId(row),
+    ...tail(columns, row)
+  }
+}
+
+const tail = (columns: CtColumns, row: number): Pick<CtRecord, "backendId" | "ifindex" | "nat"> => {
+  if (columns.release === "1.17") return { backendId: u64(columns.backendIdExact(row)), ifindex: columns.ifindex(row) }
+  const entry = columns.entry(row)
+  const address = entry.release === "1.20" ? entry.natAddress(columns.family) : Option.none()
+  return Option.match(address, {
+    onNone: () => ({ backendId: u64(columns.backendIdExact(row)) }),
+    onSome: (ip) => ({ nat: { address: NetAddress.formatIp(ip), port: columns.natPort(row) } })
+  })
+}
+
+/** Row `row` of a NAT batch as a record: a copy, ready for `JSON.stringify`. @since 0.1.0 */
+export const natRecord = (columns: NatColumns, row: number, context: Context = {}): NatRecord => {
+  const reverse = columns.isReverse(row)
+  const created = columns.createdExact(row)
+  return {
+    type: "nat",
+    ...headOf(columns, row, context),
+    direction: reverse ? "in" : "out",
+    service: (columns.tupleFlags(row) & TupleFlags.SERVICE) !== 0,
+    translates: reverse ? "destination" : "source",
+    translated: { address: columns.translatedText(row), port: columns.translatedPort(row) },
+    created: u64(created),
+    ...(context.clock === undefined
+      ? {}
+      : { ageSeconds: Number(CtTime.age(context.clock.source, created, BigInt(context.clock.now))) }),
+    needsCt: columns.needsCt(row)
+  }
+}
+
+const headOf = (columns: CtColumns | NatColumns, row: number, context: Context) => {
+  const tupleFlags = columns.tupleFlags(row)
+  const protocolNumber = columns.nexthdr(row)
+  return {
+    ...(context.map === undefined ? {} : { map: context.map }),
+    family: columns.family,
+    protocol: Protocol.name(protocolNumber, columns.release),
+    protocolNumber,
+    source: { address: columns.sourceText(row), port: columns.sourcePort(row) },
+    destination: { address: columns.destinationText(row), port: columns.destinationPort(row) },
+    related: TupleFlags.isRelated(tupleFlags),
+    tupleFlagBits: tupleFlags
+  }
+}
+
+const seen = (bits: number, lastReport: number): typeof Seen.Type => ({
+  tcpFlags: TcpFlags.names(bits),
+  tcpFlagBits: bits,
+  lastReport
+})
+
+const u64 = (value: bigint): number | string => (value <= Number.MAX_SAFE_INTEGER ? Number(value) : String(value))
+
+/**
+ * The JSON Schema (draft 2020-12) of a record. The published file is this, printed.
+ *
+ * @since 0.1.0
+ */
+export const jsonSchema = (): object => {
+  const { schema, definitions } = Schema.toJsonSchemaDocument(Record)
+  return {
+    $schema: "https://json-schema.org/draft/2020-12/schema",
+    $id: "urn:ctmap:record:1",
+    title: "A conntrack or NAT entry as ctmap prints it with -o json and -o ndjson",
+    ...schema,
+    $defs: definitions
+  }
+}
