@@ -8,7 +8,17 @@ export default defineConfig({
   ssr: { resolve: { conditions } },
   test: {
     pool: "threads",
-    include: ["packages/*/test/**/*.test.ts", "apps/*/test/**/*.test.ts", "test/**/*.test.ts"],
+    projects: [
+      {
+        extends: true,
+        test: { name: "tests", include: ["packages/*/test/**/*.test.ts", "apps/*/test/**/*.test.ts"] }
+      },
+      {
+        // What scripts/doc-examples.ts makes of the documentation: many tiny files, so they share their workers.
+        extends: true,
+        test: { name: "examples", include: ["{,packages/*/}.examples/*.test.ts"], isolate: false }
+      }
+    ],
     coverage: { provider: "v8", include: ["packages/*/src/**/*.ts"], reporter: ["text-summary"] }
   }
 })

@@ -7,8 +7,8 @@
  * @since 0.1.0
  */
 import * as NetAddress from "effect/net/NetAddress"
-import { addressSize, type Family } from "./Family.ts"
-import { ipFromBytes } from "./internal/address.ts"
+import type { Family } from "./Family.ts"
+import { ipAt } from "./internal/address.ts"
 
 /**
  * Texts by address bytes. One instance serves one family, and any number of scans.
@@ -51,7 +51,7 @@ export class AddressCache {
     const known = texts.get(key)
     if (known !== undefined) return known
     if (texts.size >= this.capacity) texts.clear()
-    const text = NetAddress.formatIp(ipFromBytes(view, at, addressSize(this.family)))
+    const text = NetAddress.formatIp(ipAt(view, at, this.family))
     texts.set(key, text)
     return text
   }

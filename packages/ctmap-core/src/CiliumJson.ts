@@ -142,7 +142,10 @@ const printIndented = (value: Json, indent: string): string => {
 /** JSON has no integers above 2^53 that survive a parser: such a number is refused instead of rounded. */
 const U64Json = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
-const Address = Schema.Union([Schema.Tuple([U8, U8, U8, U8]), Schema.Array(U8).check(Schema.isMinLength(16), Schema.isMaxLength(16))])
+const Address = Schema.Union([
+  Schema.Tuple([U8, U8, U8, U8]),
+  Schema.Array(U8).check(Schema.isMinLength(16), Schema.isMaxLength(16))
+])
 
 const KeyJson = Schema.Struct({
   DestAddr: Address,
@@ -215,7 +218,9 @@ export const CtRecord = Schema.Union([CtRecord117, CtRecord120])
  *
  * @since 0.1.0
  */
-export const ctBytes = (record: unknown): Result.Result<EntryBytes & { readonly release: Release }, Schema.SchemaError> =>
+export const ctBytes = (
+  record: unknown
+): Result.Result<EntryBytes & { readonly release: Release }, Schema.SchemaError> =>
   Result.flatMap(decodeCt(record), (decoded) => {
     const { Value } = decoded
     return Result.map(keyBytes(decoded.Key), ({ family, key: bytes }) => {

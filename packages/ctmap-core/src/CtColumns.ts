@@ -18,6 +18,16 @@ import * as Tuple from "./Tuple.ts"
 import * as TupleFlags from "./TupleFlags.ts"
 
 /**
+ * Key and value of one map entry, decoded: Cilium's `CtMapRecord`.
+ *
+ * @since 0.1.0
+ */
+export interface CtRecord {
+  readonly key: CtKey.CtKey
+  readonly entry: CtEntry.CtEntry
+}
+
+/**
  * See the module. Rows are not checked against `count`: reading beyond it reads stale memory or throws `RangeError`.
  *
  * **Example** (Reading a batch of one)
@@ -194,6 +204,10 @@ export class CtColumns {
   /** A copy of the value of row `i`. */
   entry(i: number): CtEntry.CtEntry {
     return Result.getOrThrow(CtEntry.fromBytes(this.release, this.valueBytes(i)))
+  }
+  /** A copy of row `i`. */
+  record(i: number, scope?: CtKey.Scope): CtRecord {
+    return { key: this.key(i, scope), entry: this.entry(i) }
   }
   /** The key of row `i` as bytes in the batch's own memory: copy before the next batch. */
   keyBytes(i: number): Uint8Array {

@@ -31,7 +31,9 @@ const U64 = Schema.Union([U64Number, Schema.String.check(Schema.isPattern(/^[1-9
 /** One end of a flow. @since 0.1.0 */
 export const End = Schema.Struct({
   address: Schema.String.annotate(note("IPv4 dotted quad or IPv6 text (RFC 5952), without brackets.")),
-  port: U16.annotate(note("Host order. The identifier of an ICMP echo stands in place of a port; 0 where there is none."))
+  port: U16.annotate(
+    note("Host order. The identifier of an ICMP echo stands in place of a port; 0 where there is none.")
+  )
 }).annotate({ identifier: "End" })
 
 /** What was seen in one direction. @since 0.1.0 */
@@ -97,7 +99,9 @@ export const NatRecord = Schema.Struct({
   translates: Schema.Literals(["source", "destination"]).annotate(note("Which end of a packet the mapping rewrites.")),
   translated: End,
   created: U64.annotate(note("Clock units.")),
-  ageSeconds: Schema.optionalKey(Schema.Int.annotate(note("Whole seconds since creation; present where the clock is known."))),
+  ageSeconds: Schema.optionalKey(
+    Schema.Int.annotate(note("Whole seconds since creation; present where the clock is known."))
+  ),
   needsCt: Schema.Boolean
 }).annotate({ identifier: "NatRecord" })
 

@@ -9,12 +9,13 @@
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
-import * as NetAddress from "effect/net/NetAddress"
+import type * as NetAddress from "effect/net/NetAddress"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { checkSize, type CodecError } from "./CodecError.ts"
 import * as CtText from "./CtText.ts"
 import type { Family } from "./Family.ts"
+import { ipv4At, ipv6At } from "./internal/address.ts"
 import { bytesCodec, Ipv4, Ipv6, viewOf } from "./internal/schemas.ts"
 import { inOrder, readTuple, tupleFields, writeTuple } from "./internal/tupleSchema.ts"
 import type { Release } from "./Release.ts"
@@ -155,7 +156,7 @@ export type CtKey = CtKey4 | CtKey6
 export const Bytes4: Schema.Codec<CtKey4, Uint8Array> = bytesCodec(CtKey4, {
   structure: "ipv4 tuple",
   size: Tuple.v4.size,
-  read: (view) => new CtKey4({ ...readTuple<NetAddress.Ipv4Address>(Tuple.v4, view), scope: "global" }),
+  read: (view) => new CtKey4({ ...readTuple(Tuple.v4, ipv4At, view), scope: "global" }),
   write: (key, view) => writeTuple(key, Tuple.v4, view)
 })
 
@@ -167,7 +168,7 @@ export const Bytes4: Schema.Codec<CtKey4, Uint8Array> = bytesCodec(CtKey4, {
 export const Bytes6: Schema.Codec<CtKey6, Uint8Array> = bytesCodec(CtKey6, {
   structure: "ipv6 tuple",
   size: Tuple.v6.size,
-  read: (view) => new CtKey6({ ...readTuple<NetAddress.Ipv6Address>(Tuple.v6, view), scope: "global" }),
+  read: (view) => new CtKey6({ ...readTuple(Tuple.v6, ipv6At, view), scope: "global" }),
   write: (key, view) => writeTuple(key, Tuple.v6, view)
 })
 
@@ -196,8 +197,8 @@ export const fromBytes: {
 
 const readAt = (family: Family, view: DataView, keyScope: Scope): CtKey =>
   family === "ipv4"
-    ? new CtKey4({ ...readTuple<NetAddress.Ipv4Address>(Tuple.v4, view), scope: keyScope }, { disableChecks: true })
-    : new CtKey6({ ...readTuple<NetAddress.Ipv6Address>(Tuple.v6, view), scope: keyScope }, { disableChecks: true })
+    ? new CtKey4({ ...readTuple(Tuple.v4, ipv4At, view), scope: keyScope }, { disableChecks: true })
+    : new CtKey6({ ...readTuple(Tuple.v6, ipv6At, view), scope: keyScope }, { disableChecks: true })
 
 /**
  * Encodes one key into fresh bytes, ports in network order whatever order the object holds them in.

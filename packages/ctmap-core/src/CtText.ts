@@ -50,7 +50,8 @@ export const tupleString = (key: TupleLike, release: Release): string =>
 export const keyDump = (key: CtKey, options: DumpOptions): string | undefined => {
   if (key.nexthdr === 0) return undefined
   const release = options.release ?? "1.17"
-  const head = key.scope === "global" ? globalDump(key, options.reverse, release) : localDump(key, options.reverse, release)
+  const head =
+    key.scope === "global" ? globalDump(key, options.reverse, release) : localDump(key, options.reverse, release)
   return TupleFlags.isRelated(key.flags) ? `${head}related ` : head
 }
 
@@ -109,11 +110,7 @@ export const entry = (value: CtEntry, describe?: (lifetime: number) => string): 
  *
  * @since 0.1.0
  */
-export const line = (
-  key: CtKey,
-  value: CtEntry,
-  describe?: (lifetime: number) => string
-): string | undefined => {
+export const line = (key: CtKey, value: CtEntry, describe?: (lifetime: number) => string): string | undefined => {
   const head = keyDump(key.toHost(), { reverse: true, release: value.release })
   return head === undefined ? undefined : head + entry(value, describe)
 }

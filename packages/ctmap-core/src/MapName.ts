@@ -138,7 +138,8 @@ export const clusterNatOuter = (family: Family, prefix?: string): string =>
 export const clusterNatInner = (family: Family, clusterId: number, prefix?: string): string =>
   `${clusterNatOuter(family, prefix)}_${clusterId}`
 
-const prefixed = (name: string, prefix: string | undefined): string => (prefix === undefined ? name : `${prefix}_${name}`)
+const prefixed = (name: string, prefix: string | undefined): string =>
+  prefix === undefined ? name : `${prefix}_${name}`
 
 /** The directory of the pins below the root of a bpffs. @since 0.1.0 */
 export const GLOBALS_DIRECTORY = "tc/globals"

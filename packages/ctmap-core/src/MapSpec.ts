@@ -82,12 +82,7 @@ export const ct = (kind: MapKind, options: Options = {}): MapSpec =>
 
 /** A NAT map of a family. @since 0.1.0 */
 export const nat = (family: Family, options: Options = {}): MapSpec =>
-  lru(
-    Tuple.shape(family).size,
-    NatEntry.shape(family).size,
-    (options.limits ?? MapLimits.defaults).nat,
-    options
-  )
+  lru(Tuple.shape(family).size, NatEntry.shape(family).size, (options.limits ?? MapLimits.defaults).nat, options)
 
 /** The outer map of the per-cluster CT maps of a kind: an array of maps, one slot per cluster id. @since 0.1.0 */
 export const clusterOuter = (kind: MapKind, max: ClusterId.ClusterIdMax, options: Options = {}): MapSpec =>

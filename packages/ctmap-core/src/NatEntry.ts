@@ -11,7 +11,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { checkRoom, checkSize, type CodecError } from "./CodecError.ts"
 import type { Family } from "./Family.ts"
-import { ipBytes, ipFromBytes } from "./internal/address.ts"
+import { ipAt, ipBytes } from "./internal/address.ts"
 import { bytesCodec, Ipv4, Ipv6, U16, U64, viewOf } from "./internal/schemas.ts"
 import { u64 } from "./internal/u64.ts"
 import * as NatText from "./NatText.ts"
@@ -267,7 +267,7 @@ const readAt = (family: Family, view: DataView): NatEntry => {
     port: from.port,
     tail: from.tail
   }
-  const address = ipFromBytes(view, nat.address, nat.addressSize)
+  const address = ipAt(view, nat.address, nat.family)
   return NetAddress.isIpv4Address(address)
     ? new NatEntry4({ ...shared, address }, { disableChecks: true })
     : new NatEntry6({ ...shared, address }, { disableChecks: true })

@@ -5,12 +5,12 @@
  * @see `bpf/lib/nat.h` of Cilium; `pkg/maps/nat/types.go`, `NatKey4` and `NatKey6`
  * @since 0.1.0
  */
-import * as NetAddress from "effect/net/NetAddress"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { checkSize, type CodecError } from "./CodecError.ts"
 import type { DumpOptions } from "./CtKey.ts"
 import type { Family } from "./Family.ts"
+import { ipv4At, ipv6At } from "./internal/address.ts"
 import { bytesCodec, Ipv4, Ipv6, viewOf } from "./internal/schemas.ts"
 import { inOrder, readTuple, tupleFields, writeTuple } from "./internal/tupleSchema.ts"
 import * as NatText from "./NatText.ts"
@@ -97,7 +97,7 @@ export type NatKey = NatKey4 | NatKey6
 export const Bytes4: Schema.Codec<NatKey4, Uint8Array> = bytesCodec(NatKey4, {
   structure: "ipv4 tuple",
   size: Tuple.v4.size,
-  read: (view) => new NatKey4(readTuple<NetAddress.Ipv4Address>(Tuple.v4, view)),
+  read: (view) => new NatKey4(readTuple(Tuple.v4, ipv4At, view)),
   write: (key, view) => writeTuple(key, Tuple.v4, view)
 })
 
@@ -109,7 +109,7 @@ export const Bytes4: Schema.Codec<NatKey4, Uint8Array> = bytesCodec(NatKey4, {
 export const Bytes6: Schema.Codec<NatKey6, Uint8Array> = bytesCodec(NatKey6, {
   structure: "ipv6 tuple",
   size: Tuple.v6.size,
-  read: (view) => new NatKey6(readTuple<NetAddress.Ipv6Address>(Tuple.v6, view)),
+  read: (view) => new NatKey6(readTuple(Tuple.v6, ipv6At, view)),
   write: (key, view) => writeTuple(key, Tuple.v6, view)
 })
 
@@ -129,8 +129,8 @@ export const fromBytes: {
       const view = viewOf(bytes)
       return (
         family === "ipv4"
-          ? new NatKey4(readTuple<NetAddress.Ipv4Address>(Tuple.v4, view), { disableChecks: true })
-          : new NatKey6(readTuple<NetAddress.Ipv6Address>(Tuple.v6, view), { disableChecks: true })
+          ? new NatKey4(readTuple(Tuple.v4, ipv4At, view), { disableChecks: true })
+          : new NatKey6(readTuple(Tuple.v6, ipv6At, view), { disableChecks: true })
       ) as never
     },
     catch: (error) => error as CodecError

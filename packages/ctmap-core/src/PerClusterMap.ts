@@ -50,6 +50,9 @@ export class Value extends Schema.Class<Value>("ctmap-core/PerClusterMap/Value")
   }
 }
 
+/** Key and value with every field zero: Cilium's `New`. @since 0.1.0 */
+export const zero = { key: new Key({ clusterId: 0 }), value: new Value({ fd: 0 }) } as const
+
 /** Between 4 bytes and {@link Key}, as a schema. @since 0.1.0 */
 export const KeyBytes: Schema.Codec<Key, Uint8Array> = bytesCodec(Key, {
   structure: "per-cluster key",

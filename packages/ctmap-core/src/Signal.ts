@@ -9,7 +9,7 @@
  */
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { checkRoom, CodecError } from "./CodecError.ts"
+import { checkRoom, type CodecError } from "./CodecError.ts"
 import { Family } from "./Family.ts"
 import { bytesCodec, viewOf } from "./internal/schemas.ts"
 
@@ -114,12 +114,7 @@ export const fromBytes = (bytes: Uint8Array): Result.Result<FillUp, CodecError |
 /** Encodes a message into 8 fresh bytes. @since 0.1.0 */
 export const toBytes = (message: FillUp): Uint8Array<ArrayBuffer> => {
   const bytes = new Uint8Array(SIZE)
-  write(
-    message.signal === "ct_fill_up" ? CT_FILL_UP : NAT_FILL_UP,
-    message.family === "ipv4" ? 0 : 1,
-    viewOf(bytes),
-    0
-  )
+  write(message.signal === "ct_fill_up" ? CT_FILL_UP : NAT_FILL_UP, message.family === "ipv4" ? 0 : 1, viewOf(bytes), 0)
   return bytes
 }
 

@@ -92,16 +92,14 @@ const structures: ReadonlyArray<Structure> = [
   ...[
     { name: "per-cluster key", codec: PerClusterMap.KeyBytes, fromBytes: PerClusterMap.keyFromBytes },
     { name: "per-cluster value", codec: PerClusterMap.ValueBytes, fromBytes: PerClusterMap.valueFromBytes }
-  ].map(
-    ({ name, codec, fromBytes }): Structure => ({
-      name,
-      size: PerClusterMap.SIZE,
-      throughSchema: roundTrip(codec as Schema.Codec<unknown, Uint8Array>),
-      throughFields: (from, at, into, intoAt) => PerClusterMap.write(PerClusterMap.read(from, at), into, intoAt),
-      codec: codec as unknown as Structure["codec"],
-      fromBytes
-    })
-  )
+  ].map(({ name, codec, fromBytes }): Structure => ({
+    name,
+    size: PerClusterMap.SIZE,
+    throughSchema: roundTrip(codec as Schema.Codec<unknown, Uint8Array>),
+    throughFields: (from, at, into, intoAt) => PerClusterMap.write(PerClusterMap.read(from, at), into, intoAt),
+    codec: codec as unknown as Structure["codec"],
+    fromBytes
+  }))
 ]
 
 describe.each(structures)("$name", (structure) => {
@@ -113,13 +111,17 @@ describe.each(structures)("$name", (structure) => {
     assert.strictEqual(toHex(structure.throughSchema(input)), toHex(input))
   })
 
-  it.prop("every bit survives the fast form at any offset, and nothing around it is touched", [anyBytes, byte], ([bytes, at]) => {
-    const input = Uint8Array.from([...Array.from({ length: at }, () => 0xaa), ...bytes, 0xbb])
-    const output = new Uint8Array(size + 2 * at + 1).fill(0xcc)
-    structure.throughFields(view(input), at, view(output), 2 * at)
-    assert.strictEqual(toHex(output.subarray(2 * at, 2 * at + size)), toHex(Uint8Array.from(bytes)))
-    assert.isTrue(output.subarray(0, 2 * at).every((b) => b === 0xcc) && output[2 * at + size] === 0xcc)
-  })
+  it.prop(
+    "every bit survives the fast form at any offset, and nothing around it is touched",
+    [anyBytes, byte],
+    ([bytes, at]) => {
+      const input = Uint8Array.from([...Array.from({ length: at }, () => 0xaa), ...bytes, 0xbb])
+      const output = new Uint8Array(size + 2 * at + 1).fill(0xcc)
+      structure.throughFields(view(input), at, view(output), 2 * at)
+      assert.strictEqual(toHex(output.subarray(2 * at, 2 * at + size)), toHex(Uint8Array.from(bytes)))
+      assert.isTrue(output.subarray(0, 2 * at).every((b) => b === 0xcc) && output[2 * at + size] === 0xcc)
+    }
+  )
 
   it("every other length is a CodecError that says both sizes, and a SchemaError in a schema", () => {
     for (const length of [...Array(size).keys(), size + 1, size * 2]) {
@@ -127,27 +129,34 @@ describe.each(structures)("$name", (structure) => {
       assert.isTrue(Result.isFailure(failed), `${length} bytes must not decode`)
       const error = Result.isFailure(failed) ? failed.failure : undefined
       assert.instanceOf(error, CodecError.CodecError)
-      assert.include(String((error as CodecError.CodecError).message), `is ${size} bytes, but ${length} are`)
+      assert.include(error.message, `is ${size} bytes, but ${length} are`)
       const decoded = Schema.decodeUnknownResult(structure.codec)(new Uint8Array(length))
       assert.include(Result.isFailure(decoded) ? decoded.failure.message : "", `is ${size} bytes, but ${length} are`)
     }
   })
 
-  it.prop("the fast form throws CodecError and nothing else, whatever the buffer and offset", [byte, Schema.Int], ([length, at]) => {
-    const room = new Uint8Array(size)
-    const fits = at >= 0 && at + size <= length
-    try {
-      structure.throughFields(new DataView(new ArrayBuffer(length)), at, view(room), 0)
-      assert.isTrue(fits)
-    } catch (error) {
-      assert.isFalse(fits)
-      assert.instanceOf(error, CodecError.CodecError)
+  it.prop(
+    "the fast form throws CodecError and nothing else, whatever the buffer and offset",
+    [byte, Schema.Int],
+    ([length, at]) => {
+      const room = new Uint8Array(size)
+      const fits = at >= 0 && at + size <= length
+      try {
+        structure.throughFields(new DataView(new ArrayBuffer(length)), at, view(room), 0)
+        assert.isTrue(fits)
+      } catch (error) {
+        assert.isFalse(fits)
+        assert.instanceOf(error, CodecError.CodecError)
+      }
     }
-  })
+  )
 
   it("nothing is written when there is no room", () => {
     const target = new Uint8Array(size - 1)
-    assert.throws(() => structure.throughFields(new DataView(new ArrayBuffer(size)), 0, view(target.fill(0x77)), 0), /bytes, but/)
+    assert.throws(
+      () => structure.throughFields(new DataView(new ArrayBuffer(size)), 0, view(target.fill(0x77)), 0),
+      /bytes, but/
+    )
     assert.isTrue(target.every((b) => b === 0x77))
   })
 })
@@ -160,7 +169,9 @@ describe("the two forms read the same", () => {
     Tuple.read(fields, tuple, view(input), 0)
     const ip = (raw: Uint8Array) =>
       NetAddress.formatIp(family === "ipv4" ? NetAddress.ipv4FromBytesUnsafe(raw) : NetAddress.ipv6FromBytesUnsafe(raw))
-    for (const key of [CtKey.fromBytes(family, input), NatKey.fromBytes(family, input)].map((r) => Result.getOrThrow<CtKey.CtKey | NatKey.NatKey, never>(r as never))) {
+    for (const key of [CtKey.fromBytes(family, input), NatKey.fromBytes(family, input)].map((r) =>
+      Result.getOrThrow<CtKey.CtKey | NatKey.NatKey, never>(r as never)
+    )) {
       assert.deepStrictEqual(
         [NetAddress.formatIp(key.daddr), NetAddress.formatIp(key.saddr), key.dport, key.sport, key.nexthdr, key.flags],
         [ip(fields.daddr), ip(fields.saddr), fields.dport, fields.sport, fields.nexthdr, fields.flags]
@@ -188,7 +199,16 @@ describe("the two forms read the same", () => {
         wide(f.bytesLo, f.bytesHi)
       ]
     )
-    for (const name of ["lifetime", "flags", "revNat", "txFlagsSeen", "rxFlagsSeen", "sourceSecurityId", "lastTxReport", "lastRxReport"] as const) {
+    for (const name of [
+      "lifetime",
+      "flags",
+      "revNat",
+      "txFlagsSeen",
+      "rxFlagsSeen",
+      "sourceSecurityId",
+      "lastTxReport",
+      "lastRxReport"
+    ] as const) {
       assert.strictEqual(entry[name], f[name], name)
     }
   })
@@ -215,12 +235,20 @@ describe("the two forms read the same", () => {
 })
 
 describe("the classes at the edges", () => {
-  it.prop("a key made of values encodes to JSON and back", [Arbitrary.schema(CtKey.CtKey4), Arbitrary.schema(CtKey.CtKey6)], ([four, six]) => {
-    const back4 = Schema.decodeUnknownSync(CtKey.CtKey4)(JSON.parse(JSON.stringify(Schema.encodeSync(CtKey.CtKey4)(four))))
-    const back6 = Schema.decodeUnknownSync(CtKey.CtKey6)(JSON.parse(JSON.stringify(Schema.encodeSync(CtKey.CtKey6)(six))))
-    assert.strictEqual(toHex(CtKey.toBytes(back4)), toHex(CtKey.toBytes(four)))
-    assert.strictEqual(toHex(CtKey.toBytes(back6)), toHex(CtKey.toBytes(six)))
-  })
+  it.prop(
+    "a key made of values encodes to JSON and back",
+    [Arbitrary.schema(CtKey.CtKey4), Arbitrary.schema(CtKey.CtKey6)],
+    ([four, six]) => {
+      const back4 = Schema.decodeUnknownSync(CtKey.CtKey4)(
+        JSON.parse(JSON.stringify(Schema.encodeSync(CtKey.CtKey4)(four)))
+      )
+      const back6 = Schema.decodeUnknownSync(CtKey.CtKey6)(
+        JSON.parse(JSON.stringify(Schema.encodeSync(CtKey.CtKey6)(six)))
+      )
+      assert.strictEqual(toHex(CtKey.toBytes(back4)), toHex(CtKey.toBytes(four)))
+      assert.strictEqual(toHex(CtKey.toBytes(back6)), toHex(CtKey.toBytes(six)))
+    }
+  )
 
   it("converting a key to an order it is already in changes nothing", () => {
     const key = Result.getOrThrow(CtKey.fromBytes("ipv4", hex("0a00016301010101005086d80600")))
@@ -263,10 +291,19 @@ describe("the classes at the edges", () => {
 
 describe("layout", () => {
   it("offsets and sizes are those of the C structs", () => {
-    assert.deepStrictEqual([Tuple.v4.size, Tuple.v6.size, CtEntry.SIZE, NatEntry.v4.size, NatEntry.v6.size, PerClusterMap.SIZE], [14, 38, 56, 40, 56, 4])
+    assert.deepStrictEqual(
+      [Tuple.v4.size, Tuple.v6.size, CtEntry.SIZE, NatEntry.v4.size, NatEntry.v6.size, PerClusterMap.SIZE],
+      [14, 38, 56, 40, 56, 4]
+    )
     assert.deepStrictEqual(Object.values(CtEntry.offset), [0, 8, 16, 24, 32, 36, 38, 40, 40, 42, 43, 44, 48, 52])
-    assert.deepStrictEqual([Tuple.v4.saddr, Tuple.v4.dport, Tuple.v4.sport, Tuple.v4.nexthdr, Tuple.v4.flags], [4, 8, 10, 12, 13])
-    assert.deepStrictEqual([Tuple.v6.saddr, Tuple.v6.dport, Tuple.v6.sport, Tuple.v6.nexthdr, Tuple.v6.flags], [16, 32, 34, 36, 37])
+    assert.deepStrictEqual(
+      [Tuple.v4.saddr, Tuple.v4.dport, Tuple.v4.sport, Tuple.v4.nexthdr, Tuple.v4.flags],
+      [4, 8, 10, 12, 13]
+    )
+    assert.deepStrictEqual(
+      [Tuple.v6.saddr, Tuple.v6.dport, Tuple.v6.sport, Tuple.v6.nexthdr, Tuple.v6.flags],
+      [16, 32, 34, 36, 37]
+    )
     assert.deepStrictEqual([NatEntry.v4.port, NatEntry.v4.tail, NatEntry.v6.port, NatEntry.v6.tail], [36, 38, 48, 50])
   })
 

@@ -4,7 +4,8 @@ import { Vectors } from "ctmap-testing"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 
-const message = <A>(result: Result.Result<A, { readonly message: string }>): string => Result.getOrThrow(Result.flip(result)).message
+const message = <A>(result: Result.Result<A, { readonly message: string }>): string =>
+  Result.getOrThrow(Result.flip(result)).message
 
 describe("conversion", () => {
   it("ktime is seconds already, jiffies are shifted in 64 bits and divided", () => {
@@ -16,7 +17,10 @@ describe("conversion", () => {
 
   it.prop(
     "the number form equals the bigint form for every stored time",
-    [Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 0xffff_ffff })), Schema.Literals([1, 100, 250, 300, 1000, 65_535])],
+    [
+      Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 0xffff_ffff })),
+      Schema.Literals([1, 100, 250, 300, 1000, 65_535])
+    ],
     ([time, hertz]) => {
       for (const source of [CtTime.ktime, CtTime.jiffies(hertz)]) {
         assert.strictEqual(CtTime.toSeconds32(source, time), Number(CtTime.toSeconds(source, BigInt(time))))
@@ -55,14 +59,23 @@ describe("sources from outside", () => {
       ],
       ["clockSource is nil", "invalid clock Hertz value (0)", "invalid clock Hertz value (-1)", "invalid clocksource: "]
     )
-    assert.deepStrictEqual(Result.getOrThrow(CtTime.fromInput({ mode: "jiffies", hertz: 250 })), { mode: "jiffies", hertz: 250 })
+    assert.deepStrictEqual(Result.getOrThrow(CtTime.fromInput({ mode: "jiffies", hertz: 250 })), {
+      mode: "jiffies",
+      hertz: 250
+    })
     assert.deepStrictEqual(Result.getOrThrow(CtTime.fromInput({ mode: "ktime", hertz: 0 })), { mode: "ktime" })
   })
 
   it("are read from Cilium's runtime configuration", () => {
     const decode = Schema.decodeUnknownSync(CtTime.RuntimeConfig)
-    assert.deepStrictEqual(Result.getOrThrow(CtTime.fromRuntimeConfig(decode({ ClockSource: 1, KernelHz: 250, more: true }))), CtTime.jiffies(250))
-    assert.deepStrictEqual(Result.getOrThrow(CtTime.fromRuntimeConfig(decode({ ClockSource: 0, KernelHz: 0 }))), CtTime.ktime)
+    assert.deepStrictEqual(
+      Result.getOrThrow(CtTime.fromRuntimeConfig(decode({ ClockSource: 1, KernelHz: 250, more: true }))),
+      CtTime.jiffies(250)
+    )
+    assert.deepStrictEqual(
+      Result.getOrThrow(CtTime.fromRuntimeConfig(decode({ ClockSource: 0, KernelHz: 0 }))),
+      CtTime.ktime
+    )
     assert.throws(() => decode({ ClockSource: 2, KernelHz: 250 }))
   })
 })
@@ -75,11 +88,27 @@ describe("jiffies", () => {
   })
 
   const measure = (elapsedMs: number, ticks: number) =>
-    CtTime.measureHertz({ nanoseconds: 1_000_000_000n, jiffies: 5000n }, { nanoseconds: BigInt(1000 + elapsedMs) * 1_000_000n, jiffies: BigInt(5000 + ticks) })
+    CtTime.measureHertz(
+      { nanoseconds: 1_000_000_000n, jiffies: 5000n },
+      { nanoseconds: BigInt(1000 + elapsedMs) * 1_000_000n, jiffies: BigInt(5000 + ticks) }
+    )
 
   it("tick at the known rate nearest to what is measured; a tie takes the faster", () => {
     const rate = (elapsedMs: number, ticks: number) => Result.getOrThrow(measure(elapsedMs, ticks))
-    assert.deepStrictEqual([rate(100, 10), rate(100, 25), rate(100, 26), rate(100, 31), rate(1000, 275), rate(1000, 650), rate(1000, 651), rate(1000, 65_535), rate(1000, 0)], [100, 250, 250, 300, 300, 1000, 1000, 1000, 100])
+    assert.deepStrictEqual(
+      [
+        rate(100, 10),
+        rate(100, 25),
+        rate(100, 26),
+        rate(100, 31),
+        rate(1000, 275),
+        rate(1000, 650),
+        rate(1000, 651),
+        rate(1000, 65_535),
+        rate(1000, 0)
+      ],
+      [100, 250, 250, 300, 300, 1000, 1000, 1000, 100]
+    )
   })
 
   it("that went backwards or too fast are no measurement", () => {

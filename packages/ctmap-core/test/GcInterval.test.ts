@@ -39,7 +39,8 @@ describe("calculate", () => {
 describe("next117, which remembers", () => {
   const observed = { actual: seconds(60), ratio: 0.1 }
   it("default, override, maximum, and back again", () => {
-    const get = (overrides?: GcInterval.Overrides) => inSeconds(GcInterval.next117(seconds(60), observed, overrides).interval)
+    const get = (overrides?: GcInterval.Overrides) =>
+      inSeconds(GcInterval.next117(seconds(60), observed, overrides).interval)
     assert.deepStrictEqual(
       [get(), get({ interval: seconds(10) }), get(), get({ maxInterval: seconds(20) }), get()],
       [60, 10, 60, 20, 60]
@@ -69,7 +70,10 @@ describe("next120, which does not", () => {
     const bounds = { rounding: Duration.millis(10), min: Duration.millis(1), max: seconds(2) }
     const next = (ms: number, ratio: number) =>
       Duration.toMillis(GcInterval.next120(Duration.millis(ms), { actual: Duration.millis(ms), ratio }, bounds))
-    assert.deepStrictEqual([next(1000, 0.9), next(100, 0.9), next(10, 0.9), next(200, 0.01), next(1900, 0.01)], [100, 10, 1, 300, 2000])
+    assert.deepStrictEqual(
+      [next(1000, 0.9), next(100, 0.9), next(10, 0.9), next(200, 0.01), next(1900, 0.01)],
+      [100, 10, 1, 300, 2000]
+    )
   })
 })
 
@@ -87,10 +91,13 @@ describe("after: how long to wait", () => {
   it("partial passes never postpone the next full one (G7)", () => {
     let state = GcInterval.after(GcInterval.initial, round({ initialScan: true })).state
     let now = 0
-    let next = 300_000
+    const next = 300_000
     for (let i = 0; i < 1000 && now < next; i++) {
       now += 1000
-      const { wait, state: after } = GcInterval.after(state, round({ now, full: false, actual: seconds(1), ratio: 0.001 }))
+      const { wait, state: after } = GcInterval.after(
+        state,
+        round({ now, full: false, actual: seconds(1), ratio: 0.001 })
+      )
       assert.isTrue(now + Duration.toMillis(wait) <= Math.max(next, now + 10_000), `at ${now} the full pass slipped`)
       state = after
     }

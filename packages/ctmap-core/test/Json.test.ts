@@ -20,7 +20,13 @@ const entry = (name: string) => hex(vectors.ctEntries.find((vector) => vector.na
 const cliKey4 = hex("0a0a0a010a0a0a020050350b067b")
 const cliKey6 = hex("0102030405060708090a0b0c0d0e0f1001020305080d1522375990e97962db3d01bb1ec6111f")
 
-const bytesOf = (size: number) => Arbitrary.schema(Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 }))).check(Schema.isMinLength(size), Schema.isMaxLength(size)))
+const bytesOf = (size: number) =>
+  Arbitrary.schema(
+    Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 }))).check(
+      Schema.isMinLength(size),
+      Schema.isMaxLength(size)
+    )
+  )
 
 describe("Cilium's JSON", () => {
   it("has the fields and raw numbers of 1.17", () => {
@@ -34,15 +40,21 @@ describe("Cilium's JSON", () => {
 
   it("has the union and the NAT port in 1.20", () => {
     const text = CiliumJson.ctRecord(ct("1.20", cliKey4, entry("v120 v4 nat addr 10.0.0.2 port 40000 in union")), 0)
-    assert.include(text, `"Value":{"Union0":[0,144115231025528832],"Packets":0,"Bytes":0,"Lifetime":12345,"Flags":32,"RevNAT":6912,"NatPort":16540,"TxFlagsSeen":0,`)
+    assert.include(
+      text,
+      `"Value":{"Union0":[0,144115231025528832],"Packets":0,"Bytes":0,"Lifetime":12345,"Flags":32,"RevNAT":6912,"NatPort":16540,"TxFlagsSeen":0,`
+    )
     assert.notInclude(text, "IfIndex")
     assert.notInclude(text, "BackendID")
   })
 
   it("writes NAT values", () => {
     const key = hex("010101010a000163005086d80600")
-    const value = hex("3930000000000000851a00000000000000000000000000000000000000000000" + "0a0a0a03" + "00350000")
-    assert.include(CiliumJson.natRecord(nat(key, value), 0), `"Value":{"Created":12345,"NeedsCT":6789,"Pad1":0,"Pad2":0,"Addr":[10,10,10,3],"Port":13568}}`)
+    const value = hex("3930000000000000851a000000000000000000000000000000000000000000000a0a0a0300350000")
+    assert.include(
+      CiliumJson.natRecord(nat(key, value), 0),
+      `"Value":{"Created":12345,"NeedsCT":6789,"Pad1":0,"Pad2":0,"Addr":[10,10,10,3],"Port":13568}}`
+    )
   })
 
   it("is a document of two-space indentation with an empty line at the end", () => {
@@ -55,23 +67,36 @@ describe("Cilium's JSON", () => {
   })
 
   it("of three records parses back to the original bytes", () => {
-    for (const [key, value] of [[cliKey4, entry("cli test value")], [cliKey4, entry("benchmark value")], [cliKey6, entry("svc value")]] as const) {
+    for (const [key, value] of [
+      [cliKey4, entry("cli test value")],
+      [cliKey4, entry("benchmark value")],
+      [cliKey6, entry("svc value")]
+    ] as const) {
       const back = Result.getOrThrow(CiliumJson.ctBytes(JSON.parse(CiliumJson.ctRecord(ct("1.17", key, value), 0))))
       assert.deepStrictEqual([back.release, toHex(back.key), toHex(back.value)], ["1.17", toHex(key), toHex(value)])
     }
   })
 
-  it.prop("round trips every entry whose counters a JSON parser can hold, and refuses the others", [bytesOf(38), bytesOf(56), Arbitrary.schema(Release.Release), Arbitrary.schema(Family.Family)], ([k, v, release, family]) => {
-    const key = Uint8Array.from(k.slice(0, Tuple.shape(family).size))
-    const value = Uint8Array.from(v)
-    const columns = ct(release, key, value)
-    const wide = [0, 8, 16, 24].some((at) => new DataView(value.buffer).getBigUint64(at, true) > BigInt(Number.MAX_SAFE_INTEGER))
-    const text = CiliumJson.ctRecord(columns, 0)
-    assert.strictEqual(Result.isFailure(CiliumJson.ctBytes(JSON.parse(text))), wide)
-    value.fill(0, 6, 8).fill(0, 14, 16).fill(0, 22, 24).fill(0, 30, 32)
-    const back = Result.getOrThrow(CiliumJson.ctBytes(JSON.parse(CiliumJson.ctRecord(columns, 0))))
-    assert.deepStrictEqual([back.release, back.family, toHex(back.key), toHex(back.value)], [release, family, toHex(key), toHex(value)])
-  })
+  it.prop(
+    "round trips every entry whose counters a JSON parser can hold, and refuses the others",
+    [bytesOf(38), bytesOf(56), Arbitrary.schema(Release.Release), Arbitrary.schema(Family.Family)],
+    ([k, v, release, family]) => {
+      const key = Uint8Array.from(k.slice(0, Tuple.shape(family).size))
+      const value = Uint8Array.from(v)
+      const columns = ct(release, key, value)
+      const wide = [0, 8, 16, 24].some(
+        (at) => new DataView(value.buffer).getBigUint64(at, true) > BigInt(Number.MAX_SAFE_INTEGER)
+      )
+      const text = CiliumJson.ctRecord(columns, 0)
+      assert.strictEqual(Result.isFailure(CiliumJson.ctBytes(JSON.parse(text))), wide)
+      value.fill(0, 6, 8).fill(0, 14, 16).fill(0, 22, 24).fill(0, 30, 32)
+      const back = Result.getOrThrow(CiliumJson.ctBytes(JSON.parse(CiliumJson.ctRecord(columns, 0))))
+      assert.deepStrictEqual(
+        [back.release, back.family, toHex(back.key), toHex(back.value)],
+        [release, family, toHex(key), toHex(value)]
+      )
+    }
+  )
 
   it.prop("round trips NAT entries", [bytesOf(38), bytesOf(56), Arbitrary.schema(Family.Family)], ([k, v, family]) => {
     const shape = NatEntry.shape(family)
@@ -84,7 +109,15 @@ describe("Cilium's JSON", () => {
 
   it("of another shape is a SchemaError", () => {
     const good = JSON.parse(CiliumJson.ctRecord(ct("1.17", cliKey4, entry("zero")), 0))
-    for (const bad of [null, [], {}, { ...good, Value: {} }, { ...good, Key: { ...good.Key, DestPort: 65536 } }, { ...good, Key: { ...good.Key, DestAddr: [1, 2, 3] } }, { ...good, Key: { ...good.Key, DestAddr: Array(16).fill(1) } }]) {
+    for (const bad of [
+      null,
+      [],
+      {},
+      { ...good, Value: {} },
+      { ...good, Key: { ...good.Key, DestPort: 65536 } },
+      { ...good, Key: { ...good.Key, DestAddr: [1, 2, 3] } },
+      { ...good, Key: { ...good.Key, DestAddr: Array(16).fill(1) } }
+    ]) {
       const result = CiliumJson.ctBytes(bad)
       assert.isTrue(Result.isFailure(result) && result.failure._tag === "SchemaError", JSON.stringify(bad))
     }
@@ -94,31 +127,37 @@ describe("Cilium's JSON", () => {
 describe("our JSON", () => {
   it("names things and gives true ends", () => {
     const clock = { source: CtTime.ktime, now: 37_400 }
-    assert.deepStrictEqual(CtJson.ctRecord(ct("1.17", hex("0a00016301010101005086d80600"), entry("benchmark value")), 0, { map: "cilium_ct4_global", clock }), {
-      type: "ct",
-      map: "cilium_ct4_global",
-      family: "ipv4",
-      protocol: "TCP",
-      protocolNumber: 6,
-      source: { address: "10.0.1.99", port: 34520 },
-      destination: { address: "1.1.1.1", port: 80 },
-      related: false,
-      tupleFlagBits: 0,
-      release: "1.17",
-      direction: "out",
-      expires: 37459,
-      remainingSeconds: 59,
-      packets: 8,
-      bytes: 432,
-      flags: ["RxClosing", "SeenNonSyn"],
-      flagBits: 17,
-      rx: { tcpFlags: ["RST", "ACK"], tcpFlagBits: 20, lastReport: 15856 },
-      tx: { tcpFlags: ["SYN"], tcpFlagBits: 2, lastReport: 15856 },
-      revNat: 0,
-      sourceSecurityId: 40653,
-      backendId: 0,
-      ifindex: 0
-    })
+    assert.deepStrictEqual(
+      CtJson.ctRecord(ct("1.17", hex("0a00016301010101005086d80600"), entry("benchmark value")), 0, {
+        map: "cilium_ct4_global",
+        clock
+      }),
+      {
+        type: "ct",
+        map: "cilium_ct4_global",
+        family: "ipv4",
+        protocol: "TCP",
+        protocolNumber: 6,
+        source: { address: "10.0.1.99", port: 34520 },
+        destination: { address: "1.1.1.1", port: 80 },
+        related: false,
+        tupleFlagBits: 0,
+        release: "1.17",
+        direction: "out",
+        expires: 37459,
+        remainingSeconds: 59,
+        packets: 8,
+        bytes: 432,
+        flags: ["RxClosing", "SeenNonSyn"],
+        flagBits: 17,
+        rx: { tcpFlags: ["RST", "ACK"], tcpFlagBits: 20, lastReport: 15856 },
+        tx: { tcpFlags: ["SYN"], tcpFlagBits: 2, lastReport: 15856 },
+        revNat: 0,
+        sourceSecurityId: 40653,
+        backendId: 0,
+        ifindex: 0
+      }
+    )
   })
 
   it("has the NAT address of 1.20 instead of a backend where there is one", () => {
@@ -139,24 +178,37 @@ describe("our JSON", () => {
 
   it("prints an IPv4-mapped IPv6 address as what it is, in every release", () => {
     const key = hex(vectors.keys.find(({ name }) => name.startsWith("v6 v4-mapped"))!.hex)
-    for (const release of Release.all) assert.strictEqual(CtJson.ctRecord(ct(release, key, entry("zero")), 0).source.address, "::ffff:10.0.0.1")
+    for (const release of Release.all)
+      assert.strictEqual(CtJson.ctRecord(ct(release, key, entry("zero")), 0).source.address, "::ffff:10.0.0.1")
   })
 
   it("says which end a mapping rewrites, and how old it is", () => {
-    const [out, reverse] = [vectors.nat[0]!, vectors.nat[3]!].map((vector) => CtJson.natRecord(nat(hex(vector.keyHex), hex(vector.valHex)), 0, { clock: { source: CtTime.ktime, now: 37_442 } }))
-    assert.deepStrictEqual([out!.direction, out!.translates, out!.translated, out!.ageSeconds, out!.needsCt], ["out", "source", { address: "10.0.2.15", port: 34520 }, 42, false])
-    assert.deepStrictEqual([reverse!.direction, reverse!.translates, reverse!.translated, reverse!.needsCt], ["in", "destination", { address: "fd00::1", port: 40000 }, true])
+    const [out, reverse] = [vectors.nat[0]!, vectors.nat[3]!].map((vector) =>
+      CtJson.natRecord(nat(hex(vector.keyHex), hex(vector.valHex)), 0, { clock: { source: CtTime.ktime, now: 37_442 } })
+    )
+    assert.deepStrictEqual(
+      [out!.direction, out!.translates, out!.translated, out!.ageSeconds, out!.needsCt],
+      ["out", "source", { address: "10.0.2.15", port: 34520 }, 42, false]
+    )
+    assert.deepStrictEqual(
+      [reverse!.direction, reverse!.translates, reverse!.translated, reverse!.needsCt],
+      ["in", "destination", { address: "fd00::1", port: 40000 }, true]
+    )
   })
 
-  it.prop("of random bytes is a record of the published schema", [bytesOf(38), bytesOf(56), Arbitrary.schema(Release.Release), Arbitrary.schema(Family.Family)], ([k, v, release, family]) => {
-    const key = Uint8Array.from(k.slice(0, Tuple.shape(family).size))
-    const decode = Schema.decodeUnknownSync(CtJson.Record, { onExcessProperty: "error" })
-    const clock = { source: CtTime.jiffies(250), now: 5 }
-    const record = CtJson.ctRecord(ct(release, key, Uint8Array.from(v)), 0, { clock })
-    assert.deepStrictEqual(decode(JSON.parse(JSON.stringify(record))), record)
-    const mapping = CtJson.natRecord(nat(key, Uint8Array.from(v.slice(0, NatEntry.shape(family).size))), 0)
-    assert.deepStrictEqual(decode(JSON.parse(JSON.stringify(mapping))), mapping)
-  })
+  it.prop(
+    "of random bytes is a record of the published schema",
+    [bytesOf(38), bytesOf(56), Arbitrary.schema(Release.Release), Arbitrary.schema(Family.Family)],
+    ([k, v, release, family]) => {
+      const key = Uint8Array.from(k.slice(0, Tuple.shape(family).size))
+      const decode = Schema.decodeUnknownSync(CtJson.Record, { onExcessProperty: "error" })
+      const clock = { source: CtTime.jiffies(250), now: 5 }
+      const record = CtJson.ctRecord(ct(release, key, Uint8Array.from(v)), 0, { clock })
+      assert.deepStrictEqual(decode(JSON.parse(JSON.stringify(record))), record)
+      const mapping = CtJson.natRecord(nat(key, Uint8Array.from(v.slice(0, NatEntry.shape(family).size))), 0)
+      assert.deepStrictEqual(decode(JSON.parse(JSON.stringify(mapping))), mapping)
+    }
+  )
 
   it("has a published JSON Schema that is not stale", () => {
     const published = readFileSync(new URL("../schema/ctmap-record.schema.json", import.meta.url), "utf8")
@@ -169,8 +221,15 @@ describe("our JSON", () => {
     for (const [map, table] of Recorded.tables("pods-ktime", "before")) {
       const family = table.keySize === 14 ? "ipv4" : "ipv6"
       const rows = Rows.separate(table.keys, table.values, table)
-      const columns = map.startsWith("cilium_snat") ? new NatColumns.NatColumns({ family, release: "1.17" }).bind(rows) : new CtColumns.CtColumns({ family, release: "1.17" }).bind(rows)
-      for (let i = 0; i < table.count; i++, records++) decode(columns instanceof NatColumns.NatColumns ? CtJson.natRecord(columns, i, { map }) : CtJson.ctRecord(columns, i, { map }))
+      const columns = map.startsWith("cilium_snat")
+        ? new NatColumns.NatColumns({ family, release: "1.17" }).bind(rows)
+        : new CtColumns.CtColumns({ family, release: "1.17" }).bind(rows)
+      for (let i = 0; i < table.count; i++, records++)
+        decode(
+          columns instanceof NatColumns.NatColumns
+            ? CtJson.natRecord(columns, i, { map })
+            : CtJson.ctRecord(columns, i, { map })
+        )
     }
     assert.strictEqual(records, 6899)
   })

@@ -1,10 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { BpfMacros, ClusterId, MapKind, MapLimits, MapName, MapPair, MapSpec, Protocol, Release } from "ctmap-core"
+import { BpfMacros, ClusterId, MapKind, MapLimits, MapName, MapPair, MapSpec, Protocol, type Release } from "ctmap-core"
 import { Vectors } from "ctmap-testing"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 
-const message = <A>(result: Result.Result<A, { readonly message: string }>): string => Result.getOrThrow(Result.flip(result)).message
+const message = <A>(result: Result.Result<A, { readonly message: string }>): string =>
+  Result.getOrThrow(Result.flip(result)).message
 
 describe("kinds", () => {
   it("have Cilium's numbers, and no others exist", () => {
@@ -26,26 +27,48 @@ describe("kinds", () => {
   })
 
   it("have a macro that names family and transport", () => {
-    assert.deepStrictEqual(MapKind.globals.map(MapKind.macro), ["CT_MAP_TCP4", "CT_MAP_ANY4", "CT_MAP_TCP6", "CT_MAP_ANY6"])
+    assert.deepStrictEqual(MapKind.globals.map(MapKind.macro), [
+      "CT_MAP_TCP4",
+      "CT_MAP_ANY4",
+      "CT_MAP_TCP6",
+      "CT_MAP_ANY6"
+    ])
     assert.deepStrictEqual(MapKind.locals.map(MapKind.macro), MapKind.globals.map(MapKind.macro))
   })
 
   it("come in list order, by family", () => {
     const names = (ipv4: boolean, ipv6: boolean) => MapKind.select("global", { ipv4, ipv6 }).map(MapName.global)
-    assert.deepStrictEqual(names(true, true), ["cilium_ct4_global", "cilium_ct_any4_global", "cilium_ct6_global", "cilium_ct_any6_global"])
+    assert.deepStrictEqual(names(true, true), [
+      "cilium_ct4_global",
+      "cilium_ct_any4_global",
+      "cilium_ct6_global",
+      "cilium_ct_any6_global"
+    ])
     assert.deepStrictEqual(names(true, false), ["cilium_ct4_global", "cilium_ct_any4_global"])
     assert.deepStrictEqual(names(false, false), [])
   })
 
   it("hold TCP in one map and everything else in the other", () => {
-    assert.deepStrictEqual([0, 1, 6, 17, 58, 132, 255].map(MapKind.transportOf), ["any", "any", "tcp", "any", "any", "any", "any"])
+    assert.deepStrictEqual([0, 1, 6, 17, 58, 132, 255].map(MapKind.transportOf), [
+      "any",
+      "any",
+      "tcp",
+      "any",
+      "any",
+      "any",
+      "any"
+    ])
   })
 })
 
 describe("names", () => {
   it("of endpoints are five digits of the low 16 bits", () => {
     assert.deepStrictEqual(
-      [MapName.local(MapKind.locals[0], 1234), MapName.local(MapKind.locals[3], 7), MapName.local(MapKind.locals[1], 65537n)],
+      [
+        MapName.local(MapKind.locals[0], 1234),
+        MapName.local(MapKind.locals[3], 7),
+        MapName.local(MapKind.locals[1], 65537n)
+      ],
       ["cilium_ct4_01234", "cilium_ct_any6_00007", "cilium_ct_any4_00001"]
     )
   })
@@ -53,7 +76,8 @@ describe("names", () => {
   it("are global for exactly four", () => {
     const all = MapKind.globals.map(MapName.global)
     assert.isTrue(all.every(MapName.isGlobal))
-    for (const other of ["cilium_ct4_01234", "cilium_ct4_global_", "ilium_ct4_global", "", "cilium_snat_v4_external"]) assert.isFalse(MapName.isGlobal(other))
+    for (const other of ["cilium_ct4_01234", "cilium_ct4_global_", "ilium_ct4_global", "", "cilium_snat_v4_external"])
+      assert.isFalse(MapName.isGlobal(other))
   })
 
   const written: ReadonlyArray<readonly [string, MapName.Denoted]> = [
@@ -63,7 +87,9 @@ describe("names", () => {
       [MapName.clusterInner(kind, 1), { _tag: "ClusterInner", kind, clusterId: 1 }],
       [MapName.clusterInner(kind, 511), { _tag: "ClusterInner", kind, clusterId: 511 }]
     ]),
-    ...MapKind.locals.map((kind) => [MapName.local(kind, 42), { _tag: "Local", kind, endpointId: 42, canonical: true }] as const),
+    ...MapKind.locals.map(
+      (kind) => [MapName.local(kind, 42), { _tag: "Local", kind, endpointId: 42, canonical: true }] as const
+    ),
     ...(["ipv4", "ipv6"] as const).flatMap((family): ReadonlyArray<readonly [string, MapName.Denoted]> => [
       [MapName.nat(family), { _tag: "Nat", family }],
       [MapName.natRetries(family), { _tag: "NatRetries", family }],
@@ -108,17 +134,41 @@ describe("names", () => {
 
   it("of Cilium's API list are these", () => {
     assert.deepStrictEqual(
-      [MapName.PREFIX, MapName.TCP4, MapName.TCP6, MapName.ANY4, MapName.ANY6, MapName.TCP4_GLOBAL, MapName.TCP6_GLOBAL, MapName.ANY4_GLOBAL, MapName.ANY6_GLOBAL],
-      ["cilium_ct", "cilium_ct4_", "cilium_ct6_", "cilium_ct_any4_", "cilium_ct_any6_", "cilium_ct4_global", "cilium_ct6_global", "cilium_ct_any4_global", "cilium_ct_any6_global"]
+      [
+        MapName.PREFIX,
+        MapName.TCP4,
+        MapName.TCP6,
+        MapName.ANY4,
+        MapName.ANY6,
+        MapName.TCP4_GLOBAL,
+        MapName.TCP6_GLOBAL,
+        MapName.ANY4_GLOBAL,
+        MapName.ANY6_GLOBAL
+      ],
+      [
+        "cilium_ct",
+        "cilium_ct4_",
+        "cilium_ct6_",
+        "cilium_ct_any4_",
+        "cilium_ct_any6_",
+        "cilium_ct4_global",
+        "cilium_ct6_global",
+        "cilium_ct_any4_global",
+        "cilium_ct_any6_global"
+      ]
     )
   })
 })
 
 describe("sizes", () => {
   it("of a kind: local fixed, global by configuration", () => {
-    const all = (limits?: MapLimits.MapLimits) => [...MapKind.locals, ...MapKind.globals].map((kind) => MapLimits.ctMaxEntries(kind, limits))
+    const all = (limits?: MapLimits.MapLimits) =>
+      [...MapKind.locals, ...MapKind.globals].map((kind) => MapLimits.ctMaxEntries(kind, limits))
     assert.deepStrictEqual(all(), [64000, 64000, 64000, 64000, 524288, 262144, 524288, 262144])
-    assert.deepStrictEqual(all({ ...MapLimits.defaults, ctTcp: 0x12345, ctAny: 0x67890 }).slice(4), [74565, 424080, 74565, 424080])
+    assert.deepStrictEqual(
+      all({ ...MapLimits.defaults, ctTcp: 0x12345, ctAny: 0x67890 }).slice(4),
+      [74565, 424080, 74565, 424080]
+    )
   })
 
   it("pass or are refused in Cilium's words", () => {
@@ -146,19 +196,37 @@ describe("sizes", () => {
   })
 
   it("from a share of memory stay between floor and ceiling", () => {
-    assert.deepStrictEqual(MapLimits.dynamic({ memoryBytes: 2 ** 30, ratio: 0.0025 }), { ctTcp: 131072, ctAny: 65536, nat: 131072 })
-    assert.deepStrictEqual(MapLimits.dynamic({ memoryBytes: 2 ** 46, ratio: 1 }), { ctTcp: MapLimits.MAX, ctAny: MapLimits.MAX, nat: MapLimits.MAX })
+    assert.deepStrictEqual(MapLimits.dynamic({ memoryBytes: 2 ** 30, ratio: 0.0025 }), {
+      ctTcp: 131072,
+      ctAny: 65536,
+      nat: 131072
+    })
+    assert.deepStrictEqual(MapLimits.dynamic({ memoryBytes: 2 ** 46, ratio: 1 }), {
+      ctTcp: MapLimits.MAX,
+      ctAny: MapLimits.MAX,
+      nat: MapLimits.MAX
+    })
     const everything = 94 * (524288 + 262144 + 524288)
     assert.deepStrictEqual(MapLimits.dynamic({ memoryBytes: everything * 2, ratio: 0.5 }), MapLimits.defaults)
-    assert.deepStrictEqual(MapLimits.dynamic({ memoryBytes: everything * 2, ratio: 0.5, otherBytes: everything }), { ctTcp: 262144, ctAny: 131072, nat: 262144 })
+    assert.deepStrictEqual(MapLimits.dynamic({ memoryBytes: everything * 2, ratio: 0.5, otherBytes: everything }), {
+      ctTcp: 262144,
+      ctAny: 131072,
+      nat: 262144
+    })
   })
 
-  it.each(Object.entries(Vectors.vectors.startingChunkSize))("%s entries start with batches of %i", (maxEntries, batch) => {
-    assert.strictEqual(MapLimits.startingBatchSize(Number(maxEntries)), batch)
-  })
+  it.each(Object.entries(Vectors.vectors.startingChunkSize))(
+    "%s entries start with batches of %i",
+    (maxEntries, batch) => {
+      assert.strictEqual(MapLimits.startingBatchSize(Number(maxEntries)), batch)
+    }
+  )
 
   it("under distributed LRU are multiples of the possible CPUs, as the kernel makes them", () => {
-    const spec = MapSpec.ct(MapKind.globals[0], { limits: { ...MapLimits.defaults, ctTcp: 1001 }, distributedLru: { possibleCpus: 2 } })
+    const spec = MapSpec.ct(MapKind.globals[0], {
+      limits: { ...MapLimits.defaults, ctTcp: 1001 },
+      distributedLru: { possibleCpus: 2 }
+    })
     assert.deepStrictEqual([spec.maxEntries, spec.flags], [1002, 2])
     assert.strictEqual(MapLimits.roundForDistributedLru(MapLimits.MAX, 3), 16777215)
   })
@@ -166,7 +234,13 @@ describe("sizes", () => {
 
 describe("blueprints", () => {
   it("say what every map must be", () => {
-    assert.deepStrictEqual(MapSpec.ct(MapKind.locals[2]), { type: 9, keySize: 38, valueSize: 56, maxEntries: 64000, flags: 0 })
+    assert.deepStrictEqual(MapSpec.ct(MapKind.locals[2]), {
+      type: 9,
+      keySize: 38,
+      valueSize: 56,
+      maxEntries: 64000,
+      flags: 0
+    })
     assert.deepStrictEqual(MapSpec.nat("ipv4"), { type: 9, keySize: 14, valueSize: 40, maxEntries: 524288, flags: 0 })
     assert.deepStrictEqual(MapSpec.nat("ipv6"), { type: 9, keySize: 38, valueSize: 56, maxEntries: 524288, flags: 0 })
     assert.deepStrictEqual(MapSpec.clusterOuter(MapKind.globals[1], 255), {
@@ -186,7 +260,9 @@ describe("blueprints", () => {
     const wanted = MapSpec.nat("ipv4")
     assert.deepStrictEqual(MapSpec.differences(wanted, wanted), [])
     assert.deepStrictEqual(
-      MapSpec.differences(wanted, { type: 1, keySize: 38, valueSize: 56, maxEntries: 5, flags: 1 }).map(({ property }) => property),
+      MapSpec.differences(wanted, { type: 1, keySize: 38, valueSize: 56, maxEntries: 5, flags: 1 }).map(
+        ({ property }) => property
+      ),
       ["type", "keySize", "valueSize", "maxEntries", "flags"]
     )
   })
@@ -226,7 +302,10 @@ describe("pairs", () => {
     for (const family of ["ipv4", "ipv6"] as const) {
       for (const list of [maps, maps.toReversed()]) {
         const pair = Result.getOrThrow(MapPair.select(list, family))
-        assert.deepStrictEqual([pair.family, pair.tcp.kind, pair.any.kind], [family, { family, transport: "tcp", scope: "global" }, { family, transport: "any", scope: "global" }])
+        assert.deepStrictEqual(
+          [pair.family, pair.tcp.kind, pair.any.kind],
+          [family, { family, transport: "tcp", scope: "global" }, { family, transport: "any", scope: "global" }]
+        )
       }
     }
   })
@@ -234,19 +313,26 @@ describe("pairs", () => {
   it("are an error where a map is missing or there are two candidates (G1)", () => {
     assert.include(message(MapPair.select(maps.slice(0, 2), "ipv6")), "there is no ipv6 TCP map")
     assert.include(message(MapPair.select(maps.slice(0, 3), "ipv6")), "there is no ipv6 non-TCP map")
-    assert.include(message(MapPair.select([...maps, { kind: MapKind.locals[0] }], "ipv4")), "2 candidates for the ipv4 TCP map")
+    assert.include(
+      message(MapPair.select([...maps, { kind: MapKind.locals[0] }], "ipv4")),
+      "2 candidates for the ipv4 TCP map"
+    )
   })
 })
 
 describe("protocols", () => {
   it("have the names of their release, others are numbers", () => {
-    const names = (release: Release.Release) => [0, 1, 2, 4, 6, 17, 41, 47, 50, 51, 58, 112, 132, 255].map((n) => Protocol.name(n, release)).join(" ")
+    const names = (release: Release.Release) =>
+      [0, 1, 2, 4, 6, 17, 41, 47, 50, 51, 58, 112, 132, 255].map((n) => Protocol.name(n, release)).join(" ")
     assert.strictEqual(names("1.17"), "ANY ICMP 2 4 TCP UDP 41 47 50 51 ICMPv6 112 SCTP 255")
     assert.strictEqual(names("1.20"), "ANY ICMP IGMP IPIP TCP UDP IPv6 GRE ESP AH ICMPv6 VRRP SCTP 255")
   })
 
   it("parse in any case, and an unknown one is quoted as it was written", () => {
-    assert.deepStrictEqual(["tcp", "UDP", "IcmpV6", "all", "any", "None", "gre"].map((name) => Result.getOrThrow(Protocol.fromName(name))), [6, 17, 58, 0, 0, 0, 47])
+    assert.deepStrictEqual(
+      ["tcp", "UDP", "IcmpV6", "all", "any", "None", "gre"].map((name) => Result.getOrThrow(Protocol.fromName(name))),
+      [6, 17, 58, 0, 0, 0, 47]
+    )
     assert.strictEqual(message(Protocol.fromName("TPC")), "unknown protocol 'TPC'")
     assert.strictEqual(message(Protocol.fromNumber(47, "1.17")), "unknown protocol 47")
     assert.strictEqual(Result.getOrThrow(Protocol.fromNumber(47, "1.20")), 47)
@@ -255,13 +341,29 @@ describe("protocols", () => {
 
 describe("cluster ids", () => {
   it("are 1 up to the maximum, refused in Cilium's words", () => {
-    assert.deepStrictEqual([1, 255].map((id) => Result.isSuccess(ClusterId.check(id))), [true, true])
     assert.deepStrictEqual(
-      [message(ClusterId.check(0)), message(ClusterId.check(256)), message(ClusterId.check(512, 511)), message(ClusterId.check(1.5))],
-      ["ClusterID 0 is reserved", "ClusterID > 255 is not supported", "ClusterID > 511 is not supported", "ClusterID 1.5 is not a whole number from 1 to 255"]
+      [1, 255].map((id) => Result.isSuccess(ClusterId.check(id))),
+      [true, true]
+    )
+    assert.deepStrictEqual(
+      [
+        message(ClusterId.check(0)),
+        message(ClusterId.check(256)),
+        message(ClusterId.check(512, 511)),
+        message(ClusterId.check(1.5))
+      ],
+      [
+        "ClusterID 0 is reserved",
+        "ClusterID > 255 is not supported",
+        "ClusterID > 511 is not supported",
+        "ClusterID 1.5 is not a whole number from 1 to 255"
+      ]
     )
     assert.isTrue(Result.isSuccess(ClusterId.check(511, 511)))
-    assert.strictEqual(message(ClusterId.checkMax(300)), "--max-connected-clusters=300 is invalid; supported values are [255, 511]")
+    assert.strictEqual(
+      message(ClusterId.checkMax(300)),
+      "--max-connected-clusters=300 is invalid; supported values are [255, 511]"
+    )
     assert.strictEqual(Result.getOrThrow(ClusterId.checkMax(511)), 511)
   })
 })

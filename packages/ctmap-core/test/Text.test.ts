@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { CtEntry, CtEntryFlags, CtKey, NatEntry, NatKey, NatText } from "ctmap-core"
+import { CtEntry, CtEntryFlags, CtKey, type Family, NatEntry, NatKey, NatText } from "ctmap-core"
 import { Vectors } from "ctmap-testing"
 import * as Result from "effect/Result"
 
 const { hex, vectors } = Vectors
-const familyOf = (bytes: Uint8Array) => (bytes.byteLength === 14 ? "ipv4" : "ipv6") as "ipv4" | "ipv6"
+const familyOf = (bytes: Uint8Array): Family.Family => (bytes.byteLength === 14 ? "ipv4" : "ipv6")
 
 describe("golden vectors of Cilium's text", () => {
   it.each(vectors.keys)("key: $name", (vector) => {

@@ -45,19 +45,25 @@ export const tables = (set: SetName, moment: Moment): ReadonlyMap<string, Table>
 /**
  * The lines that Cilium's `ct list` printed for a set, newlines included, per map: tcp4, any4, tcp6, any6.
  *
+ * The listing runs on from map to map; it has a line for every entry of `before`, which says where a map's lines end.
+ *
  * @since 0.1.0
  */
 export const listings = (set: SetName): ReadonlyMap<string, ReadonlyArray<string>> => {
-  const sections = unzip(path(set, "list.txt.gz")).split("\n\n")
-  return new Map(
-    ["cilium_ct4_global", "cilium_ct_any4_global", "cilium_ct6_global", "cilium_ct_any6_global"].map((map, i) => [
-      map,
-      (sections[i] ?? "")
-        .split("\n")
-        .filter((line) => line !== "")
-        .map((line) => `${line}\n`)
-    ])
-  )
+  const lines = unzip(path(set, "list.txt.gz"))
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => `${line}\n`)
+  const counts = tables(set, "before")
+  const sections = new Map<string, ReadonlyArray<string>>()
+  let from = 0
+  for (const map of ["cilium_ct4_global", "cilium_ct_any4_global", "cilium_ct6_global", "cilium_ct_any6_global"]) {
+    const to = from + (counts.get(map)?.count ?? 0)
+    sections.set(map, lines.slice(from, to))
+    from = to
+  }
+  if (from !== lines.length) throw new Error(`the listing of ${set} has ${lines.length} lines for ${from} entries`)
+  return sections
 }
 
 const unzip = (url: URL): string => gunzipSync(readFileSync(url)).toString("latin1")

@@ -7,7 +7,7 @@
 import { SERVICE } from "../TupleFlags.ts"
 
 /** The part of `CtColumns` and `NatColumns` that a match reads. */
-export interface Batch {
+interface Batch {
   readonly keys: DataView
   readonly values: DataView
   readonly keyStart: number

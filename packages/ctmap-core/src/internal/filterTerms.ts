@@ -95,7 +95,7 @@ const terms: ReadonlyMap<string, Read> = new Map<string, Read>([
 ])
 
 /** Every word that a term can start with. */
-export const firstWords: ReadonlyArray<string> = [...terms.keys()]
+const firstWords: ReadonlyArray<string> = [...terms.keys()]
 
 /** What may stand where a term is due. */
 export const starts: ReadonlyArray<string> = ["not", "(", ...firstWords]

@@ -50,7 +50,7 @@ export const bytesCodec = <S extends Schema.Top>(
   Schema.Uint8Array.pipe(
     Schema.decodeTo(
       Schema.toType(target),
-      SchemaTransformation.transformEffect<S["Type"], Uint8Array<ArrayBufferLike>>({
+      SchemaTransformation.transformEffect<S["Type"], Uint8Array>({
         decode: (bytes, parseOptions) =>
           bytes.byteLength === options.size
             ? Effect.succeed(options.read(viewOf(bytes)))
@@ -76,6 +76,6 @@ export const bytesCodec = <S extends Schema.Top>(
           })
       })
     )
-  ) as unknown as Schema.Codec<S["Type"], Uint8Array>
+  )
 
 export const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)

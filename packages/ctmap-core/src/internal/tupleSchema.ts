@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import type * as NetAddress from "effect/net/NetAddress"
 import * as Schema from "effect/Schema"
 import * as Tuple from "../Tuple.ts"
-import { ipBytes, ipFromBytes } from "./address.ts"
+import { ipBytes } from "./address.ts"
 import { U16, U8 } from "./schemas.ts"
 
 /** In which byte order the two port numbers of a key object are read. Codecs hand out `host`. */
@@ -38,16 +38,15 @@ export const swap16 = (port: number): number => ((port & 0xff) << 8) | (port >>>
 
 /** The same key with its ports in the other order, or the same ports where they already are in `order`. */
 export const inOrder = (key: TupleLike, order: PortOrder): TupleLike =>
-  key.portOrder === order
-    ? key
-    : { ...key, dport: swap16(key.dport), sport: swap16(key.sport), portOrder: order }
+  key.portOrder === order ? key : { ...key, dport: swap16(key.dport), sport: swap16(key.sport), portOrder: order }
 
 export const readTuple = <A extends NetAddress.IpAddress>(
   tuple: Tuple.Shape,
+  addressAt: (view: DataView, at: number) => A,
   view: DataView
 ): TupleLike & { readonly daddr: A; readonly saddr: A } => ({
-  daddr: ipFromBytes(view, tuple.daddr, tuple.addressSize) as A,
-  saddr: ipFromBytes(view, tuple.saddr, tuple.addressSize) as A,
+  daddr: addressAt(view, tuple.daddr),
+  saddr: addressAt(view, tuple.saddr),
   dport: view.getUint16(tuple.dport),
   sport: view.getUint16(tuple.sport),
   nexthdr: view.getUint8(tuple.nexthdr),

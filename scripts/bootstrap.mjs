@@ -1,0 +1,89 @@
+// Makes a fresh clone ready and runs one of the commands below. Plain JavaScript for any Node from 20 on: everything
+// it starts runs on the Node that the lockfile pins, everything it installs comes from npm.
+import { spawn, spawnSync } from "node:child_process"
+import { createHash } from "node:crypto"
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { constants } from "node:os"
+import { delimiter, join } from "node:path"
+import { fileURLToPath } from "node:url"
+
+const commands = ["start", "test", "check", "bench", "build", "fix"]
+
+const root = fileURLToPath(new URL("..", import.meta.url))
+const bin = join(root, "node_modules", ".bin")
+const node = join(bin, "node")
+const stamp = join(root, "node_modules", ".ctmap-installed")
+
+const fail = (message) => {
+  process.stderr.write(`ctmap: ${message}\n`)
+  process.exit(1)
+}
+
+/** Changes when, and only when, an install may have something to do. */
+const fingerprint = () => {
+  const hash = createHash("sha256").update(`${process.platform} ${process.arch}`)
+  const members = ["packages", "apps"].flatMap((parent) => children(parent).map((name) => join(parent, name)))
+  const manifests = ["", "bench", "examples", ...members].map((folder) => join(folder, "package.json"))
+  for (const file of ["pnpm-lock.yaml", "pnpm-workspace.yaml", ...manifests]) {
+    if (existsSync(join(root, file))) hash.update(`\0${file}\0`).update(readFileSync(join(root, file)))
+  }
+  return hash.digest("hex")
+}
+
+const children = (folder) => (existsSync(join(root, folder)) ? readdirSync(join(root, folder)).toSorted() : [])
+
+const install = () => {
+  if (existsSync(node) && existsSync(stamp) && readFileSync(stamp, "utf8") === fingerprint()) return
+  const { devDependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"))
+  process.stderr.write("ctmap: installing what the lockfile names (first run, or it changed)\n")
+  // Progress goes to stderr: stdout belongs to the command.
+  const options = { cwd: root, stdio: ["ignore", 2, 2] }
+  const { error, status } = spawnSync(
+    "npx",
+    ["-y", `pnpm@${devDependencies.pnpm}`, "install", `--config.node-version=${devDependencies.node}`],
+    options
+  )
+  if (error?.code === "ENOENT") fail("npm is not installed (there is no npx): install Node.js together with npm.")
+  if (error !== undefined) fail(`npx could not be started: ${error.message}.`)
+  if (status !== 0)
+    fail("the install failed, for the reason above: the npm registry must be reachable and this folder writable.")
+  const version = spawnSync(node, ["--version"], { encoding: "utf8" }).stdout?.trim()
+  if (version !== `v${devDependencies.node}`) {
+    fail(
+      `npm has no Node ${devDependencies.node} that runs here: ${process.platform} on ${process.arch} is not supported.`
+    )
+  }
+  // Only now: pnpm may have rewritten the lockfile, and an interrupted install must be repeated.
+  writeFileSync(stamp, fingerprint())
+}
+
+/** The benchmark with a name, relative to the root; without one, or with a wrong one, says which there are. */
+const benchmark = (name) => {
+  const file = join("bench", "src", `${name}.ts`)
+  if (existsSync(join(root, file))) return file
+  const existing = children(join("bench", "src")).filter((entry) => entry.endsWith(".ts"))
+  const list = existing.map((entry) => entry.slice(0, -3)).join(", ") || "none yet"
+  if (name !== undefined) fail(`there is no benchmark "${name}". There are: ${list}.`)
+  process.stdout.write(`Benchmarks (npm run bench NAME): ${list}\n`)
+  process.exit()
+}
+
+const run = (file, args) => {
+  const child = spawn(node, ["--conditions=ctmap-source", join(root, file), ...args], {
+    cwd: root,
+    stdio: "inherit",
+    env: { ...process.env, PATH: [bin, process.env.PATH].join(delimiter) }
+  })
+  // The child decides how to stop. A terminal sends Ctrl-C to it as well; whoever stops this process by id does not.
+  process.on("SIGINT", () => {})
+  for (const signal of ["SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal))
+  child.on("error", (error) => fail(`Node could not be started: ${error.message}.`))
+  child.on("exit", (code, signal) => process.exit(code ?? 128 + constants.signals[signal]))
+}
+
+const [command, ...args] = process.argv.slice(2)
+if (Number.parseInt(process.versions.node) < 20) fail(`Node 20 or newer is needed, this is ${process.versions.node}.`)
+if (process.platform === "win32") fail("Windows is not supported: use Linux, or macOS for what needs no kernel.")
+if (!commands.includes(command)) fail(`say one of: ${commands.join(", ")}.`)
+install()
+run(command === "bench" ? benchmark(args.shift()) : join("scripts", `${command}.ts`), args)

@@ -1,0 +1,16 @@
+/**
+ * Compiles every package that goes to npm into its `dist`, and takes out of there what has no source any more: a
+ * deleted module must not be published.
+ */
+import { existsSync, globSync, rmSync } from "node:fs"
+import { join } from "node:path"
+import { publishable, root, run } from "./workspace.ts"
+
+for (const { folder } of publishable) {
+  for (const file of globSync(`${folder}/dist/**/*.{js,d.ts,js.map,d.ts.map}`, { cwd: root })) {
+    const source = file.replace("/dist/", "/src/").replace(/(\.d\.ts|\.js)(\.map)?$/, ".ts")
+    if (!existsSync(join(root, source))) rmSync(join(root, file))
+  }
+}
+
+process.exitCode = run("tsc", "-b", ...publishable.map(({ folder }) => `${folder}/tsconfig.src.json`))
