@@ -11,7 +11,10 @@ export default defineConfig({
     projects: [
       {
         extends: true,
-        test: { name: "tests", include: ["packages/*/test/**/*.test.ts", "apps/*/test/**/*.test.ts"] }
+        test: {
+          name: "tests",
+          include: ["packages/*/test/**/*.test.ts", "apps/*/test/**/*.test.ts", "examples/test/**/*.test.ts"]
+        }
       },
       {
         // What scripts/doc-examples.ts makes of the documentation: many tiny files, so they share their workers.

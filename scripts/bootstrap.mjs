@@ -32,7 +32,8 @@ const fingerprint = () => {
 
 const children = (folder) => (existsSync(join(root, folder)) ? readdirSync(join(root, folder)).toSorted() : [])
 
-const install = () => {
+/** Installs what the lockfile names. Only `fix` may change the lockfile: everything else leaves the tree as it is. */
+const install = (mayChange) => {
   if (existsSync(node) && existsSync(stamp) && readFileSync(stamp, "utf8") === fingerprint()) return
   const { devDependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"))
   process.stderr.write("ctmap: installing what the lockfile names (first run, or it changed)\n")
@@ -40,13 +41,21 @@ const install = () => {
   const options = { cwd: root, stdio: ["ignore", 2, 2] }
   const { error, status } = spawnSync(
     "npx",
-    ["-y", `pnpm@${devDependencies.pnpm}`, "install", `--config.node-version=${devDependencies.node}`],
+    [
+      "-y",
+      `pnpm@${devDependencies.pnpm}`,
+      "install",
+      mayChange ? "--no-frozen-lockfile" : "--frozen-lockfile",
+      `--config.node-version=${devDependencies.node}`
+    ],
     options
   )
   if (error?.code === "ENOENT") fail("npm is not installed (there is no npx): install Node.js together with npm.")
   if (error !== undefined) fail(`npx could not be started: ${error.message}.`)
   if (status !== 0)
-    fail("the install failed, for the reason above: the npm registry must be reachable and this folder writable.")
+    fail(
+      "the install failed, for the reason above: the npm registry must be reachable, this folder writable, and the lockfile up to date (`npm run fix` updates it)."
+    )
   const version = spawnSync(node, ["--version"], { encoding: "utf8" }).stdout?.trim()
   if (version !== `v${devDependencies.node}`) {
     fail(
@@ -85,5 +94,5 @@ const [command, ...args] = process.argv.slice(2)
 if (Number.parseInt(process.versions.node) < 20) fail(`Node 20 or newer is needed, this is ${process.versions.node}.`)
 if (process.platform === "win32") fail("Windows is not supported: use Linux, or macOS for what needs no kernel.")
 if (!commands.includes(command)) fail(`say one of: ${commands.join(", ")}.`)
-install()
+install(command === "fix")
 run(command === "bench" ? benchmark(args.shift()) : join("scripts", `${command}.ts`), args)

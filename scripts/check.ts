@@ -23,11 +23,14 @@ const checks: ReadonlyArray<Check> = [
   { name: "effect", command: "effect-tsgo diagnostics --project tsconfig.json --severity error,warning --strict" },
   { name: "unused", command: "knip --no-progress" },
   { name: "build", command: "node scripts/build.ts" },
-  ...publishable.flatMap(({ folder, manifest }) => [
-    { name: `import ${manifest.name}`, command: `node --input-type=module -e "import '${manifest.name}'"`, folder },
-    { name: `publint ${manifest.name}`, command: "publint --strict", folder },
-    { name: `attw ${manifest.name}`, command: "attw --pack . --profile esm-only", folder }
-  ]),
+  ...publishable
+    .filter(({ folder }) => folder.startsWith("packages/"))
+    .flatMap(({ folder, manifest }) => [
+      { name: `import ${manifest.name}`, command: `node --input-type=module -e "import '${manifest.name}'"`, folder },
+      { name: `publint ${manifest.name}`, command: "publint --strict", folder },
+      { name: `attw ${manifest.name}`, command: "attw --pack . --profile esm-only", folder }
+    ]),
+  { name: "bpf objects", command: "node scripts/bpf.ts --check" },
   { name: "honesty", command: "node scripts/honesty.ts" }
 ]
 

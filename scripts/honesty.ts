@@ -29,6 +29,14 @@ for (const file of files.filter((name) => isText(name) && name !== self)) {
   }
 }
 
+// --- tests that never run ---------------------------------------------------------------------------------------
+
+for (const file of files.filter((name) => name.endsWith(".test.ts"))) {
+  if (!/^((packages|apps)\/[^/]+|examples)\/test\//.test(file)) {
+    report(file, "vitest.workspace.ts does not look for tests here")
+  }
+}
+
 // --- links ------------------------------------------------------------------------------------------------------
 
 for (const file of files.filter((name) => name.endsWith(".md") && !name.startsWith(".changeset/"))) {
@@ -107,7 +115,7 @@ for (const { folder, manifest } of packages) {
   }
   for (const file of files.filter((name) => name.startsWith(`${folder}/src/`) && name.endsWith(".ts"))) {
     const text = read(file)
-    for (const [, name = ""] of text.matchAll(/^(?:import |export |\}) ?[^"\n]*from "(ctmap-[a-z]+)/gm)) {
+    for (const [, name = ""] of text.matchAll(/^(?![ \t]*\*).*\b(?:from|import) ?\(?"(ctmap-[a-z]+)/gm)) {
       if (!allowed.includes(name)) report(file, `${manifest.name} must not import ${name}`)
     }
     const isPublic = dirname(file) === `${folder}/src` && !file.endsWith("/index.ts")

@@ -14,6 +14,7 @@ import * as CtEntry from "./CtEntry.ts"
 import type { Family } from "./Family.ts"
 import { U16, U32, U8 } from "./internal/schemas.ts"
 import { swap16 } from "./internal/tupleSchema.ts"
+import { u64 } from "./internal/u64.ts"
 import type { NatColumns } from "./NatColumns.ts"
 import * as NatEntry from "./NatEntry.ts"
 import type { Release } from "./Release.ts"
@@ -79,42 +80,45 @@ const key = (columns: CtColumns | NatColumns, row: number): Json => {
 }
 
 const ctValue = (columns: CtColumns, row: number): Json => {
-  const entry = columns.entry(row)
+  const first = u64At(columns.values, columns.valueAt(row) + CtEntry.offset.reserved0)
   const shared = {
-    Packets: entry.packets,
-    Bytes: entry.bytes,
-    Lifetime: entry.lifetime,
-    Flags: entry.flags,
-    RevNAT: swap16(entry.revNat)
+    Packets: columns.packetsExact(row),
+    Bytes: columns.bytesExact(row),
+    Lifetime: columns.lifetime(row),
+    Flags: columns.flags(row),
+    RevNAT: swap16(columns.revNat(row))
   }
   const seen = {
-    TxFlagsSeen: entry.txFlagsSeen,
-    RxFlagsSeen: entry.rxFlagsSeen,
-    SourceSecurityID: entry.sourceSecurityId,
-    LastTxReport: entry.lastTxReport,
-    LastRxReport: entry.lastRxReport
+    TxFlagsSeen: columns.txFlagsSeen(row),
+    RxFlagsSeen: columns.rxFlagsSeen(row),
+    SourceSecurityID: columns.sourceSecurityId(row),
+    LastTxReport: columns.lastTxReport(row),
+    LastRxReport: columns.lastRxReport(row)
   }
+  const second = columns.backendIdExact(row)
   return {
     Key: key(columns, row),
     Value:
-      entry.release === "1.17"
-        ? { Reserved0: entry.reserved0, BackendID: entry.backendId, ...shared, IfIndex: entry.ifindex, ...seen }
-        : { Union0: [entry.union0, entry.union1], ...shared, NatPort: swap16(entry.natPort), ...seen }
+      columns.release === "1.17"
+        ? { Reserved0: first, BackendID: second, ...shared, IfIndex: columns.ifindex(row), ...seen }
+        : { Union0: [first, second], ...shared, NatPort: swap16(columns.natPort(row)), ...seen }
   }
 }
 
+const u64At = (view: DataView, at: number): bigint => u64(view.getUint32(at, true), view.getUint32(at + 4, true))
+
 const natValue = (columns: NatColumns, row: number): Json => {
-  const entry = columns.entry(row)
-  const address = columns.valueBytes(row).subarray(columns.nat.address, columns.nat.address + columns.nat.addressSize)
+  const { nat, values } = columns
+  const at = columns.valueAt(row)
   return {
     Key: key(columns, row),
     Value: {
-      Created: entry.created,
-      NeedsCT: entry.needsCt,
-      Pad1: entry.pad1,
-      Pad2: entry.pad2,
-      Addr: [...address],
-      Port: swap16(entry.port)
+      Created: columns.createdExact(row),
+      NeedsCT: u64At(values, at + nat.needsCt),
+      Pad1: u64At(values, at + nat.pad1),
+      Pad2: u64At(values, at + nat.pad2),
+      Addr: [...columns.valueBytes(row).subarray(nat.address, nat.address + nat.addressSize)],
+      Port: swap16(columns.translatedPort(row))
     }
   }
 }
@@ -139,8 +143,14 @@ const printIndented = (value: Json, indent: string): string => {
   return lines.length === 0 ? open + close : `${open}\n${lines.join(",\n")}\n${indent}${close}`
 }
 
-/** JSON has no integers above 2^53 that survive a parser: such a number is refused instead of rounded. */
-const U64Json = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+/** A number above 2^53 was rounded by the JSON parser and is refused; {@link parse} hands it over as a string. */
+const U64Json = Schema.Union([
+  Schema.Int.check(Schema.isGreaterThanOrEqualTo(0)),
+  Schema.String.check(
+    Schema.isPattern(/^[0-9]{1,20}$/),
+    Schema.makeFilter((digits: string) => BigInt(digits) < 1n << 64n || "a number of at most 64 bits")
+  )
+])
 
 const Address = Schema.Union([
   Schema.Tuple([U8, U8, U8, U8]),
@@ -205,16 +215,31 @@ export interface EntryBytes {
   readonly value: Uint8Array<ArrayBuffer>
 }
 
-/** A CT record of either release, told apart by its fields. @since 0.1.0 */
-export const CtRecord = Schema.Union([CtRecord117, CtRecord120])
+/**
+ * Parses a document that Cilium wrote, e.g. out of a sysdump, without rounding its 64-bit numbers: those of 16 digits
+ * and more become strings, which {@link ctBytes} and {@link natBytes} read. Errors: throws `SyntaxError` for text that
+ * is no JSON.
+ *
+ * **Example** (A counter no JSON number holds)
+ *
+ * ```ts
+ * import { CiliumJson } from "ctmap-core"
+ *
+ * CiliumJson.parse('[{"Bytes":18446744073709551615}]') // => [{ Bytes: "18446744073709551615" }]
+ * ```
+ *
+ * @since 0.1.0
+ */
+export const parse = (text: string): unknown =>
+  JSON.parse(text.replace(/([:[,]\s*)([0-9]{16,})(?=\s*[,\]}])/g, '$1"$2"'))
 
 /**
- * The bytes behind one parsed CT record of a document that Cilium wrote, e.g. out of a sysdump.
+ * The bytes behind one parsed CT record of a document that Cilium wrote.
  *
  * **Details**
  *
- * Errors: `SchemaError` for a record of another shape, for addresses of two widths, and for a number above 2^53, which
- * a JSON parser has already rounded.
+ * Errors: `SchemaError` for a record of another shape, for addresses of two widths, for a number above 2^64 - 1, and for
+ * one above 2^53 that a JSON parser other than {@link parse} has rounded.
  *
  * @since 0.1.0
  */
@@ -262,7 +287,18 @@ export const natBytes = (record: unknown): Result.Result<EntryBytes, Schema.Sche
     })
   )
 
-const decodeCt = Schema.decodeUnknownResult(CtRecord)
+const decode117 = Schema.decodeUnknownResult(CtRecord117)
+const decode120 = Schema.decodeUnknownResult(CtRecord120)
+
+/** Told apart by the union, so that what is wrong with a record is said of the release it is of. */
+const decodeCt = (
+  record: unknown
+): Result.Result<typeof CtRecord117.Type | typeof CtRecord120.Type, Schema.SchemaError> =>
+  isRecord(record) && isRecord(record["Value"]) && "Union0" in record["Value"] ? decode120(record) : decode117(record)
+
+const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null
+
 const decodeNat = Schema.decodeUnknownResult(NatRecord)
 
 const SameWidth = Schema.Array(Schema.Array(U8)).check(

@@ -267,18 +267,14 @@ export type CtEntry = CtEntry117 | CtEntry120
 
 /** Between 56 bytes and {@link CtEntry117}, as a schema. @since 0.1.0 */
 export const Bytes117: Schema.Codec<CtEntry117, Uint8Array> = bytesCodec(CtEntry117, {
-  structure: "CT entry",
-  size: SIZE,
-  read: (view) => readAt("1.17", view) as CtEntry117,
-  write: (entry, view) => writeAt(entry, view)
+  fromBytes: (bytes) => fromBytes("1.17", bytes),
+  toBytes: (entry) => toBytes(entry)
 })
 
 /** Between 56 bytes and {@link CtEntry120}, as a schema. @since 0.1.0 */
 export const Bytes120: Schema.Codec<CtEntry120, Uint8Array> = bytesCodec(CtEntry120, {
-  structure: "CT entry",
-  size: SIZE,
-  read: (view) => readAt("1.20", view) as CtEntry120,
-  write: (entry, view) => writeAt(entry, view)
+  fromBytes: (bytes) => fromBytes("1.20", bytes),
+  toBytes: (entry) => toBytes(entry)
 })
 
 /**

@@ -24,9 +24,10 @@ import * as TupleFlags from "./TupleFlags.ts"
 const note = (description: string) => ({ description })
 
 const U64Number = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }))
-const U64 = Schema.Union([U64Number, Schema.String.check(Schema.isPattern(/^[1-9][0-9]{15,19}$/))]).annotate(
-  note("An unsigned 64-bit number; a decimal string where it is above 2^53 - 1.")
-)
+const U64 = Schema.Union([
+  U64Number,
+  Schema.String.check(Schema.isPattern(/^(9[0-9]{15}|[1-9][0-9]{16,18}|1[0-9]{19})$/))
+]).annotate(note("An unsigned 64-bit number; a decimal string where it is above 2^53 - 1."))
 
 /** One end of a flow. @since 0.1.0 */
 export const End = Schema.Struct({
@@ -100,7 +101,9 @@ export const NatRecord = Schema.Struct({
   translated: End,
   created: U64.annotate(note("Clock units.")),
   ageSeconds: Schema.optionalKey(
-    Schema.Int.annotate(note("Whole seconds since creation; present where the clock is known."))
+    Schema.Int.annotate(
+      note("Whole seconds since creation; present where the clock is known and the creation time makes sense.")
+    )
   ),
   needsCt: Schema.Boolean
 }).annotate({ identifier: "NatRecord" })
@@ -158,7 +161,7 @@ export const ctRecord = (columns: CtColumns, row: number, context: Context = {})
     expires: lifetime,
     ...(context.clock === undefined
       ? {}
-      : { remainingSeconds: CtTime.remaining(context.clock.source, lifetime, context.clock.now) }),
+      : { remainingSeconds: CtTime.remaining(context.clock.source, lifetime, Math.trunc(context.clock.now)) }),
     packets: u64(columns.packetsExact(row)),
     bytes: u64(columns.bytesExact(row)),
     flags: CtEntryFlags.names(flags),
@@ -174,7 +177,8 @@ export const ctRecord = (columns: CtColumns, row: number, context: Context = {})
 const tail = (columns: CtColumns, row: number): Pick<CtRecord, "backendId" | "ifindex" | "nat"> => {
   if (columns.release === "1.17") return { backendId: u64(columns.backendIdExact(row)), ifindex: columns.ifindex(row) }
   const entry = columns.entry(row)
-  const address = entry.release === "1.20" ? entry.natAddress(columns.family) : Option.none()
+  // The union of a service entry is its backend, whatever stands in the port.
+  const address = entry.release === "1.20" && !columns.isService(row) ? entry.natAddress(columns.family) : Option.none()
   return Option.match(address, {
     onNone: () => ({ backendId: u64(columns.backendIdExact(row)) }),
     onSome: (ip) => ({ nat: { address: NetAddress.formatIp(ip), port: columns.natPort(row) } })
@@ -193,11 +197,16 @@ export const natRecord = (columns: NatColumns, row: number, context: Context = {
     translates: reverse ? "destination" : "source",
     translated: { address: columns.translatedText(row), port: columns.translatedPort(row) },
     created: u64(created),
-    ...(context.clock === undefined
-      ? {}
-      : { ageSeconds: Number(CtTime.age(context.clock.source, created, BigInt(context.clock.now))) }),
+    ...ageOf(created, context),
     needsCt: columns.needsCt(row)
   }
+}
+
+/** Creation times are 64 bits wide; an age that no JSON number holds is of no entry that anybody made, and left out. */
+const ageOf = (created: bigint, { clock }: Context): Pick<NatRecord, "ageSeconds"> => {
+  if (clock === undefined) return {}
+  const ageSeconds = Number(CtTime.age(clock.source, created, BigInt(Math.trunc(clock.now))))
+  return Number.isSafeInteger(ageSeconds) ? { ageSeconds } : {}
 }
 
 const headOf = (columns: CtColumns | NatColumns, row: number, context: Context) => {

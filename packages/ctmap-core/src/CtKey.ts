@@ -154,10 +154,8 @@ export type CtKey = CtKey4 | CtKey6
  * @since 0.1.0
  */
 export const Bytes4: Schema.Codec<CtKey4, Uint8Array> = bytesCodec(CtKey4, {
-  structure: "ipv4 tuple",
-  size: Tuple.v4.size,
-  read: (view) => new CtKey4({ ...readTuple(Tuple.v4, ipv4At, view), scope: "global" }),
-  write: (key, view) => writeTuple(key, Tuple.v4, view)
+  fromBytes: (bytes) => fromBytes("ipv4", bytes),
+  toBytes: (key) => toBytes(key)
 })
 
 /**
@@ -166,10 +164,8 @@ export const Bytes4: Schema.Codec<CtKey4, Uint8Array> = bytesCodec(CtKey4, {
  * @since 0.1.0
  */
 export const Bytes6: Schema.Codec<CtKey6, Uint8Array> = bytesCodec(CtKey6, {
-  structure: "ipv6 tuple",
-  size: Tuple.v6.size,
-  read: (view) => new CtKey6({ ...readTuple(Tuple.v6, ipv6At, view), scope: "global" }),
-  write: (key, view) => writeTuple(key, Tuple.v6, view)
+  fromBytes: (bytes) => fromBytes("ipv6", bytes),
+  toBytes: (key) => toBytes(key)
 })
 
 /**

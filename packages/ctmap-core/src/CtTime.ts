@@ -34,8 +34,18 @@ export type ClockSource = typeof ClockSource.Type
 /** The default: seconds of CLOCK_MONOTONIC. @since 0.1.0 */
 export const ktime: ClockSource = { mode: "ktime" }
 
-/** `jiffies >> 8` at this tick rate. @since 0.1.0 */
-export const jiffies = (hertz: number): ClockSource => ({ mode: "jiffies", hertz })
+/**
+ * `jiffies >> 8` at this tick rate. Errors: throws `ClockError` for a rate that is no whole number from 1 to 65535;
+ * {@link fromInput} returns it instead.
+ *
+ * @since 0.1.0
+ */
+export const jiffies = (hertz: number): ClockSource => {
+  if (!isHertz(hertz)) throw new ClockError({ reason: "hertz", value: hertz })
+  return { mode: "jiffies", hertz }
+}
+
+const isHertz = (hertz: number): boolean => Number.isInteger(hertz) && hertz > 0 && hertz <= 65_535
 
 /** How far the datapath shifts jiffies: Cilium's "BPF mono scaler". @since 0.1.0 */
 export const JIFFIES_SHIFT = 8
@@ -92,7 +102,7 @@ export const fromInput = (input: ClockInput | undefined): Result.Result<ClockSou
   if (input.mode === "ktime") return Result.succeed(ktime)
   if (input.mode !== "jiffies") return Result.fail(new ClockError({ reason: "mode", value: input.mode }))
   const hertz = input.hertz ?? 0
-  return Number.isInteger(hertz) && hertz > 0 && hertz <= 65_535
+  return isHertz(hertz)
     ? Result.succeed(jiffies(hertz))
     : Result.fail(new ClockError({ reason: "hertz", value: hertz }))
 }

@@ -248,6 +248,29 @@ export const Filter: Schema.Codec<Filter> = Schema.Union([
   Schema.TaggedStruct("Not", { filter: nested })
 ])
 
+/**
+ * Whether a value is a filter, however deep: the schema follows a tree by recursion, this does not.
+ *
+ * @since 0.1.0
+ */
+export const isFilter = (value: unknown): value is Filter => {
+  const open: Array<unknown> = [value]
+  while (open.length > 0) {
+    const node = open.pop()
+    if (typeof node !== "object" || node === null || !("_tag" in node)) return false
+    if (node._tag === "And" || node._tag === "Or") {
+      if (!("left" in node && "right" in node)) return false
+      open.push(node.left, node.right)
+    } else if (node._tag === "Not") {
+      if (!("filter" in node)) return false
+      open.push(node.filter)
+    } else if (!isTerm(node)) return false
+  }
+  return true
+}
+
+const isTerm = Schema.is(Term)
+
 /** Both hold. @since 0.1.0 */
 export const and = (left: Filter, right: Filter): And => ({ _tag: "And", left, right })
 /** One holds, or both. @since 0.1.0 */

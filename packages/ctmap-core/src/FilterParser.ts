@@ -98,7 +98,7 @@ export const parse = (input: string): Result.Result<Filter.Filter, Filter.Filter
  */
 export const FromString: Schema.Codec<Filter.Filter, string> = Schema.String.pipe(
   Schema.decodeTo(
-    Schema.declare((u): u is Filter.Filter => typeof u === "object" && u !== null && "_tag" in u),
+    Schema.declare(Filter.isFilter),
     SchemaTransformation.transformEffect<Filter.Filter, string>({
       decode: (text, options) =>
         Result.match(parse(text), {

@@ -128,12 +128,20 @@ export const count = <C extends Selectable>(predicate: (columns: C, row: number)
 /** The families that predicates were compiled for: read once per batch, so that the wrong bytes are never read. */
 const compiledFor = new WeakMap<object, Family>()
 
-const checkFamily = (predicate: object, columns: Selectable): void => {
+const checkFamily = (predicate: object, columns: { readonly family: Family }): void => {
   const family = compiledFor.get(predicate)
   if (family !== undefined && family !== columns.family) {
     throw new TypeError(`a filter compiled for ${family} cannot read a batch of ${columns.family} entries`)
   }
 }
+
+/**
+ * Throws `TypeError` where a predicate of this module was compiled for another family than it is to be used on.
+ * Predicates written by hand pass: nothing is known of them.
+ *
+ * @since 0.1.0
+ */
+export const assertFamily = (predicate: object, family: Family): void => checkFamily(predicate, { family })
 
 const compile = (
   filter: Filter,

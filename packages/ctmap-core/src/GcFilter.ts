@@ -9,6 +9,7 @@ import type * as NetAddress from "effect/net/NetAddress"
 import * as AddressSet from "./AddressSet.ts"
 import type { CtColumns } from "./CtColumns.ts"
 import type { Family } from "./Family.ts"
+import * as FilterPredicate from "./FilterPredicate.ts"
 
 /**
  * What to delete.
@@ -45,7 +46,9 @@ export type Decide = (columns: CtColumns, row: number) => Verdict
  *
  * The order is Cilium's, the first rule that fits wins: expired, then an address, then (ours) a predicate. So the
  * reason of an entry that is both expired and matched is `expired`, and a kept entry is one that no rule wants.
- * `lifetime === expiredBefore` is not expired.
+ * `lifetime === expiredBefore` is not expired. Errors: `compile` throws `TypeError` for a predicate that was compiled
+ * for the other family, and the decision for a batch of the other family: both are mistakes of the caller, and deciding
+ * on bytes read at the wrong offsets must not be possible.
  *
  * **Example** (An entry on the limit stays)
  *
@@ -66,9 +69,13 @@ export type Decide = (columns: CtColumns, row: number) => Verdict
  */
 export const compile = (filter: GcFilter, family: Family): Decide => {
   const { expiredBefore = 0, matches } = filter
+  if (matches !== undefined) FilterPredicate.assertFamily(matches, family)
   const ips = filter.matchIps === undefined ? undefined : AddressSet.make(family, filter.matchIps)
   const addressRule = ips === undefined || ips.size === 0 ? undefined : ips
   return (columns, row) => {
+    if (columns.family !== family) {
+      throw new TypeError(`a filter made for ${family} tables cannot decide on a batch of ${columns.family} entries`)
+    }
     if (columns.lifetime(row) < expiredBefore) return "expired"
     if (addressRule !== undefined) {
       const key = columns.keyAt(row)

@@ -143,10 +143,12 @@ export interface State {
   readonly expected: Duration.Duration | undefined
   /** When the next pass over everything is due, in milliseconds of the schedule's clock. */
   readonly fullPassDueAt: number
+  /** Not before this is a pass over everything tried again: the last one failed. Same clock. */
+  readonly retryFullAt: number
 }
 
 /** The memory of a schedule that has not run. @since 0.1.0 */
-export const initial: State = { expected: undefined, fullPassDueAt: 0 }
+export const initial: State = { expected: undefined, fullPassDueAt: 0, retryFullAt: 0 }
 
 /**
  * What happened in a round.
@@ -170,9 +172,9 @@ export interface Round extends Observation {
  * **Details**
  *
  * A full and successful pass fixes when the next full pass is due. A partial pass may shorten the wait but never moves
- * that deadline, so signals of one family cannot starve the other. When the deadline has passed without a success
- * (a map that cannot be opened, say), Cilium waits for nothing at all and spins; here the wait is never shorter than
- * the minimum interval.
+ * that deadline, so signals of one family cannot starve the other: once it has passed, the wait is nothing. Only a full
+ * pass that failed (a map that cannot be opened, say) is not tried again before the minimum interval is over, however
+ * many partial passes there are meanwhile; Cilium waits for nothing at all there, and spins.
  *
  * **Example** (A partial pass keeps the deadline)
  *
@@ -196,16 +198,16 @@ export const after = (
 ): { readonly wait: Duration.Duration; readonly state: State } => {
   const interval = next120(state.expected, round, options)
   if (round.success && round.full) {
-    return {
-      wait: interval,
-      state: { expected: interval, fullPassDueAt: round.now + Duration.toMillis(interval) }
-    }
+    const fullPassDueAt = round.now + Duration.toMillis(interval)
+    return { wait: interval, state: { expected: interval, fullPassDueAt, retryFullAt: 0 } }
   }
   if (round.initialScan) return { wait: interval, state }
-  const remaining = Duration.millis(Math.max(0, state.fullPassDueAt - round.now))
-  if (!Duration.isLessThan(remaining, interval)) return { wait: interval, state: { ...state, expected: interval } }
   const floor = Duration.min(options.min ?? MIN, interval)
-  return { wait: Duration.max(remaining, floor), state }
+  const retryFullAt = round.full ? round.now + Duration.toMillis(floor) : state.retryFullAt
+  const remaining = Duration.millis(Math.max(0, Math.max(state.fullPassDueAt, retryFullAt) - round.now))
+  return Duration.isLessThan(remaining, interval)
+    ? { wait: remaining, state: { ...state, retryFullAt } }
+    : { wait: interval, state: { ...state, expected: interval, retryFullAt } }
 }
 
 const adjusted = (expected: Duration.Duration | undefined, { actual, ratio }: Observation): number => {

@@ -40,13 +40,15 @@ export const defaults: MapLimits = { ctTcp: CT_TCP_DEFAULT, ctAny: CT_ANY_DEFAUL
  * @since 0.1.0
  */
 export class InvalidMapLimits extends Schema.TaggedError<InvalidMapLimits>()("InvalidMapLimits", {
-  rule: Schema.Literals(["ct-min", "ct-max", "nat-min", "nat-max", "nat-above-ct"]),
+  rule: Schema.Literals(["whole", "ct-min", "ct-max", "nat-min", "nat-max", "nat-above-ct"]),
   ctTcp: Schema.Number,
   ctAny: Schema.Number,
   nat: Schema.Number
 }) {
   override get message(): string {
     switch (this.rule) {
+      case "whole":
+        return `specified CT tables values ${this.ctTcp}/${this.ctAny} and NAT table size ${this.nat} must be whole numbers`
       case "ct-min":
         return `specified CT tables values ${this.ctTcp}/${this.ctAny} must exceed minimum ${MIN}`
       case "ct-max":
@@ -85,9 +87,10 @@ export class InvalidMapLimits extends Schema.TaggedError<InvalidMapLimits>()("In
 export const check = (limits: MapLimits): Result.Result<MapLimits, InvalidMapLimits> => {
   const { ctTcp, ctAny, nat } = limits
   const refuse = (rule: InvalidMapLimits["rule"]) => Result.fail(new InvalidMapLimits({ rule, ctTcp, ctAny, nat }))
-  if (!(ctTcp >= MIN && ctAny >= MIN)) return refuse("ct-min")
+  if (![ctTcp, ctAny, nat].every((size) => Number.isInteger(size))) return refuse("whole")
+  if (ctTcp < MIN || ctAny < MIN) return refuse("ct-min")
   if (ctTcp > MAX || ctAny > MAX) return refuse("ct-max")
-  if (!(nat >= MIN)) return refuse("nat-min")
+  if (nat < MIN) return refuse("nat-min")
   if (nat > MAX) return refuse("nat-max")
   if (nat <= ctTcp + ctAny) return Result.succeed(limits)
   return nat === NAT_DEFAULT
@@ -111,7 +114,7 @@ const dynamicFloor: MapLimits = { ctTcp: 131_072, ctAny: 65_536, nat: 131_072 }
  *
  * **Details**
  *
- * Units: `memoryBytes` in bytes, `ratio` in (0, 1]. Each default is scaled by what the memory allows over what all
+ * Units: `memoryBytes` in bytes, `ratio` in (0, 1]. Errors: throws `RangeError` for a ratio outside. Each default is scaled by what the memory allows over what all
  * defaults need at 94 bytes an entry, and clamped to 131072 (TCP, NAT) or 65536 (Any) below and 2^24 above. The other
  * maps that share the budget in Cilium are given by `otherBytes`, the bytes their defaults need.
  *
@@ -122,6 +125,9 @@ export const dynamic = (options: {
   readonly ratio: number
   readonly otherBytes?: number
 }): MapLimits => {
+  if (!(options.ratio > 0 && options.ratio <= 1)) {
+    throw new RangeError(`bpf-map-dynamic-size-ratio must be above 0 and at most 1, not ${options.ratio}`)
+  }
   const total = ELEMENT_SIZE * (CT_TCP_DEFAULT + CT_ANY_DEFAULT + NAT_DEFAULT) + (options.otherBytes ?? 0)
   const budget = Math.floor(options.memoryBytes * options.ratio)
   const scale = (entries: number, floor: number): number =>
@@ -149,6 +155,7 @@ export const dynamic = (options: {
  * @since 0.1.0
  */
 export const roundForDistributedLru = (entries: number, possibleCpus: number): number => {
+  if (!(possibleCpus >= 1)) throw new RangeError(`a machine has at least one possible CPU, not ${possibleCpus}`)
   const up = Math.ceil(entries / possibleCpus) * possibleCpus
   return up > MAX ? Math.floor(MAX / possibleCpus) * possibleCpus : up
 }

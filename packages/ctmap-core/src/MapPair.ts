@@ -9,7 +9,7 @@ import type { Family } from "./Family.ts"
 import type { MapKind } from "./MapKind.ts"
 
 /**
- * Two maps of one family, one owner, one cluster. The family is in the type, so an IPv4 pair never passes for an IPv6
+ * Two maps of one family and scope. The family is in the type, so an IPv4 pair never passes for an IPv6
  * one.
  *
  * @since 0.1.0
@@ -29,10 +29,12 @@ export class PairError extends Schema.TaggedError<PairError>()("PairError", {
   family: Schema.Literals(["ipv4", "ipv6"]),
   transport: Schema.Literals(["tcp", "any"]),
   /** How many maps there were where there must be one. */
-  found: Schema.Int
+  found: Schema.Int,
+  /** Set where the other map of the pair is of the other scope. */
+  scope: Schema.optionalKey(Schema.Literals(["global", "local"]))
 }) {
   override get message(): string {
-    const which = `${this.family} ${this.transport === "tcp" ? "TCP" : "non-TCP"} map`
+    const which = `${this.scope === undefined ? "" : `${this.scope} `}${this.family} ${this.transport === "tcp" ? "TCP" : "non-TCP"} map`
     return this.found === 0
       ? `there is no ${which} in the list: a pair needs both maps of its family`
       : `there are ${this.found} candidates for the ${which}: give the maps of one owner and one cluster only`
@@ -44,8 +46,9 @@ export class PairError extends Schema.TaggedError<PairError>()("PairError", {
  *
  * **Details**
  *
- * The original takes the last map of each kind and says nothing, which let a per-cluster map stand in for a global
- * one and cost live NAT mappings. Here a list with none or with two candidates is an error.
+ * The original takes the last map of each kind and says nothing, so that an appended map of another owner would silently
+ * stand in for the right one. Here a list with none or with two candidates, or with maps of an endpoint beside global
+ * ones, is an error. Kinds do not know clusters: give the maps of one cluster only.
  *
  * **Example** (The order of the list does not matter)
  *
@@ -72,5 +75,11 @@ export const select = <M extends { readonly kind: MapKind }, F extends Family>(
       ? Result.succeed(map)
       : Result.fail(new PairError({ family, transport, found: found.length }))
   }
-  return Result.flatMap(one("tcp"), (tcp) => Result.map(one("any"), (any) => ({ family, tcp, any })))
+  return Result.flatMap(one("tcp"), (tcp) =>
+    Result.flatMap(one("any"), (any) =>
+      tcp.kind.scope === any.kind.scope
+        ? Result.succeed({ family, tcp, any })
+        : Result.fail(new PairError({ family, transport: "any", found: 0, scope: tcp.kind.scope }))
+    )
+  )
 }

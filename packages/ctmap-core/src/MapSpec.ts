@@ -80,9 +80,19 @@ export interface MapSpec extends Properties {
 export const ct = (kind: MapKind, options: Options = {}): MapSpec =>
   lru(Tuple.shape(kind.family).size, CtEntry.SIZE, MapLimits.ctMaxEntries(kind, options.limits), options)
 
-/** A NAT map of a family. @since 0.1.0 */
+/**
+ * A NAT map of a family. A configured size of 0, which a command line without the option has, means the largest: such a
+ * blueprint is for opening, not for making.
+ *
+ * @since 0.1.0
+ */
 export const nat = (family: Family, options: Options = {}): MapSpec =>
-  lru(Tuple.shape(family).size, NatEntry.shape(family).size, (options.limits ?? MapLimits.defaults).nat, options)
+  lru(
+    Tuple.shape(family).size,
+    NatEntry.shape(family).size,
+    (options.limits ?? MapLimits.defaults).nat || MapLimits.MAX,
+    options
+  )
 
 /** The outer map of the per-cluster CT maps of a kind: an array of maps, one slot per cluster id. @since 0.1.0 */
 export const clusterOuter = (kind: MapKind, max: ClusterId.ClusterIdMax, options: Options = {}): MapSpec =>

@@ -213,18 +213,14 @@ export type NatEntry = NatEntry4 | NatEntry6
 
 /** Between 40 bytes and {@link NatEntry4}, as a schema. @since 0.1.0 */
 export const Bytes4: Schema.Codec<NatEntry4, Uint8Array> = bytesCodec(NatEntry4, {
-  structure: "ipv4 NAT entry",
-  size: v4.size,
-  read: (view) => readAt("ipv4", view) as NatEntry4,
-  write: (entry, view) => writeAt(entry, view)
+  fromBytes: (bytes) => fromBytes("ipv4", bytes),
+  toBytes: (entry) => toBytes(entry)
 })
 
 /** Between 56 bytes and {@link NatEntry6}, as a schema. @since 0.1.0 */
 export const Bytes6: Schema.Codec<NatEntry6, Uint8Array> = bytesCodec(NatEntry6, {
-  structure: "ipv6 NAT entry",
-  size: v6.size,
-  read: (view) => readAt("ipv6", view) as NatEntry6,
-  write: (entry, view) => writeAt(entry, view)
+  fromBytes: (bytes) => fromBytes("ipv6", bytes),
+  toBytes: (entry) => toBytes(entry)
 })
 
 /**

@@ -95,10 +95,8 @@ export type NatKey = NatKey4 | NatKey6
  * @since 0.1.0
  */
 export const Bytes4: Schema.Codec<NatKey4, Uint8Array> = bytesCodec(NatKey4, {
-  structure: "ipv4 tuple",
-  size: Tuple.v4.size,
-  read: (view) => new NatKey4(readTuple(Tuple.v4, ipv4At, view)),
-  write: (key, view) => writeTuple(key, Tuple.v4, view)
+  fromBytes: (bytes) => fromBytes("ipv4", bytes),
+  toBytes: (key) => toBytes(key)
 })
 
 /**
@@ -107,10 +105,8 @@ export const Bytes4: Schema.Codec<NatKey4, Uint8Array> = bytesCodec(NatKey4, {
  * @since 0.1.0
  */
 export const Bytes6: Schema.Codec<NatKey6, Uint8Array> = bytesCodec(NatKey6, {
-  structure: "ipv6 tuple",
-  size: Tuple.v6.size,
-  read: (view) => new NatKey6(readTuple(Tuple.v6, ipv6At, view)),
-  write: (key, view) => writeTuple(key, Tuple.v6, view)
+  fromBytes: (bytes) => fromBytes("ipv6", bytes),
+  toBytes: (key) => toBytes(key)
 })
 
 /**

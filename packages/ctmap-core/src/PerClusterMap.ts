@@ -55,18 +55,14 @@ export const zero = { key: new Key({ clusterId: 0 }), value: new Value({ fd: 0 }
 
 /** Between 4 bytes and {@link Key}, as a schema. @since 0.1.0 */
 export const KeyBytes: Schema.Codec<Key, Uint8Array> = bytesCodec(Key, {
-  structure: "per-cluster key",
-  size: SIZE,
-  read: (view) => new Key({ clusterId: read(view, 0) }),
-  write: (key, view) => write(key.clusterId, view, 0)
+  fromBytes: (bytes) => keyFromBytes(bytes),
+  toBytes: (key) => toBytes(key.clusterId)
 })
 
 /** Between 4 bytes and {@link Value}, as a schema. @since 0.1.0 */
 export const ValueBytes: Schema.Codec<Value, Uint8Array> = bytesCodec(Value, {
-  structure: "per-cluster value",
-  size: SIZE,
-  read: (view) => new Value({ fd: read(view, 0) }),
-  write: (value, view) => write(value.fd, view, 0)
+  fromBytes: (bytes) => valueFromBytes(bytes),
+  toBytes: (value) => toBytes(value.fd)
 })
 
 /**
@@ -92,6 +88,12 @@ export const keyFromBytes = (bytes: Uint8Array): Result.Result<Key, CodecError> 
 /** Decodes one value. Errors: `CodecError` unless there are exactly 4 bytes. @since 0.1.0 */
 export const valueFromBytes = (bytes: Uint8Array): Result.Result<Value, CodecError> =>
   Result.map(word("per-cluster value", bytes), (fd) => new Value({ fd }))
+
+const toBytes = (word: number): Uint8Array => {
+  const bytes = new Uint8Array(SIZE)
+  write(word, viewOf(bytes), 0)
+  return bytes
+}
 
 const word = (structure: string, bytes: Uint8Array): Result.Result<number, CodecError> =>
   Result.try({

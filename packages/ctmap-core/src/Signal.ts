@@ -9,7 +9,7 @@
  */
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { checkRoom, type CodecError } from "./CodecError.ts"
+import { checkRoom, CodecError } from "./CodecError.ts"
 import { Family } from "./Family.ts"
 import { bytesCodec, viewOf } from "./internal/schemas.ts"
 
@@ -120,8 +120,9 @@ export const toBytes = (message: FillUp): Uint8Array<ArrayBuffer> => {
 
 /** Between exactly 8 bytes and {@link FillUp}, as a schema. @since 0.1.0 */
 export const Bytes: Schema.Codec<FillUp, Uint8Array> = bytesCodec(FillUp, {
-  structure: "signal message",
-  size: SIZE,
-  read: (view) => Result.getOrThrow(fromBytes(new Uint8Array(view.buffer, view.byteOffset, view.byteLength))),
-  write: (message, view) => toBytes(message).forEach((byte, i) => view.setUint8(i, byte))
+  fromBytes: (bytes) =>
+    bytes.byteLength === SIZE
+      ? fromBytes(bytes)
+      : Result.fail(new CodecError({ structure: "signal message", expected: SIZE, actual: bytes.byteLength, at: 0 })),
+  toBytes: (message) => toBytes(message)
 })

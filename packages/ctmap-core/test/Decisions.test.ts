@@ -217,7 +217,7 @@ describe("NatDerivation: which NAT entries belong to a CT entry", () => {
         vector.dsrCtFromNatOut,
         "dsrCtFromNatOut"
       )
-      if (vector.natOutVal !== undefined && vector.name === "v4 masquerade") {
+      if (vector.natOutVal !== undefined) {
         const half = { key: natOut, value: hex(vector.natOutVal) }
         check(
           derive((into) => NatDerivation.natInOfNatOut(tuple, half, into)),

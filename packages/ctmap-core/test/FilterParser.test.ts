@@ -267,3 +267,22 @@ describe("fuzz", () => {
     { arbitrary: { runs: 500 } }
   )
 })
+
+describe("a filter in a schema", () => {
+  it("is a filter in every part, or an error, however deep it is", () => {
+    const encode = Schema.encodeUnknownResult(FilterParser.FromString)
+    for (const bogus of [
+      { _tag: "Bogus" },
+      { _tag: "Not" },
+      Filter.not({ _tag: "Protocol" } as Filter.Filter),
+      null,
+      6
+    ]) {
+      assert.isTrue(Result.isFailure(encode(bogus)), JSON.stringify(bogus))
+    }
+    const chain = Array.from({ length: 9000 }, () => "tcp").join(" or ")
+    const decoded = Result.getOrThrow(Schema.decodeUnknownResult(FilterParser.FromString)(chain))
+    assert.isTrue(Filter.isFilter(decoded))
+    assert.strictEqual(Result.getOrThrow(encode(decoded)), chain)
+  })
+})

@@ -88,20 +88,60 @@ describe("after: how long to wait", () => {
     ...change
   })
 
-  it("partial passes never postpone the next full one (G7)", () => {
-    let state = GcInterval.after(GcInterval.initial, round({ initialScan: true })).state
-    let now = 0
-    const next = 300_000
-    for (let i = 0; i < 1000 && now < next; i++) {
-      now += 1000
-      const { wait, state: after } = GcInterval.after(
-        state,
-        round({ now, full: false, actual: seconds(1), ratio: 0.001 })
-      )
-      assert.isTrue(now + Duration.toMillis(wait) <= Math.max(next, now + 10_000), `at ${now} the full pass slipped`)
-      state = after
+  /** When full passes begin, given signals of one family every so often: each wakes the schedule for a partial pass. */
+  const fullPasses = (
+    signalEveryMs: number,
+    untilMs: number,
+    bounds: GcInterval.Bounds & GcInterval.Overrides = {}
+  ) => {
+    const begun = [0]
+    let { wait, state } = GcInterval.after(GcInterval.initial, round({ initialScan: true }), bounds)
+    let last = 0
+    for (let now = 0, signal = signalEveryMs; now < untilMs;) {
+      const due = last + Duration.toMillis(wait)
+      const full = due <= signal
+      now = full ? due : signal
+      if (full) begun.push(now)
+      else signal += signalEveryMs
+      ;({ wait, state } = GcInterval.after(state, round({ now, full, actual: Duration.millis(now - last) }), bounds))
+      last = now
     }
-    assert.isTrue(state.fullPassDueAt === 300_000)
+    return begun
+  }
+
+  it.each([1000, 5000, 7000, 15_000, 299_000])(
+    "signals of one family every %i ms never postpone the full pass, and never for ever (G7)",
+    (signalEveryMs) => {
+      const begun = fullPasses(signalEveryMs, 3_600_000)
+      assert.isAtLeast(begun.length, 12)
+      begun.slice(1).forEach((at, i) => assert.isAtMost(at - begun[i]!, 300_000))
+    }
+  )
+
+  it("with a maximum of 500 ms, signals every 50 ms leave a full pass within a second", () => {
+    const maximum = { maxInterval: Duration.millis(500), rounding: Duration.millis(10), min: Duration.millis(1) }
+    const begun = fullPasses(50, 5000, maximum)
+    begun.slice(1).forEach((at, i) => assert.isAtMost(at - begun[i]!, 500))
+    assert.isAtLeast(begun.length, 10)
+  })
+
+  it("a failed full pass is not tried again before the minimum, whatever signals come meanwhile (G6)", () => {
+    const opened = GcInterval.after(GcInterval.initial, round({ initialScan: true })).state
+    const failed = GcInterval.after(opened, round({ now: 400_000, success: false }))
+    assert.strictEqual(inSeconds(failed.wait), 10)
+    const partial = GcInterval.after(failed.state, round({ now: 404_000, full: false, actual: seconds(4) }))
+    assert.strictEqual(inSeconds(partial.wait), 6)
+  })
+
+  it("a partial pass that does not shorten the wait moves the expectation", () => {
+    const state = { expected: seconds(60), fullPassDueAt: 900_000, retryFullAt: 0 }
+    const partial = GcInterval.after(state, round({ now: 10_000, full: false, actual: seconds(60), ratio: 0.6 }))
+    assert.deepStrictEqual([inSeconds(partial.wait), inSeconds(partial.state.expected!)], [24, 24])
+  })
+
+  it("the minimum of the options is the floor of a retry", () => {
+    const failed = round({ now: 400_000, success: false })
+    assert.strictEqual(inSeconds(GcInterval.after(GcInterval.initial, failed, { min: seconds(3) }).wait), 3)
   })
 
   it("a full pass that fails is tried again after the minimum, not at once (G6)", () => {
@@ -125,7 +165,7 @@ describe("after: how long to wait", () => {
   })
 
   it("a partial pass may shorten the wait but leaves the deadline alone", () => {
-    const state = { expected: seconds(300), fullPassDueAt: 300_000 }
+    const state = { expected: seconds(300), fullPassDueAt: 300_000, retryFullAt: 0 }
     const partial = GcInterval.after(state, round({ now: 10_000, full: false, actual: seconds(10), ratio: 0.5 }))
     assert.strictEqual(inSeconds(partial.wait), 30)
     assert.strictEqual(partial.state.fullPassDueAt, 300_000)

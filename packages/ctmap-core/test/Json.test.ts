@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { CiliumJson, CtColumns, CtJson, CtTime, Family, NatColumns, NatEntry, Release, Rows, Tuple } from "ctmap-core"
 import { Recorded, Vectors } from "ctmap-testing"
+import { Ajv2020 } from "ajv/dist/2020.js"
 import * as Arbitrary from "effect/Arbitrary"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
@@ -27,6 +28,10 @@ const bytesOf = (size: number) =>
       Schema.isMaxLength(size)
     )
   )
+
+const validate = new Ajv2020({ strict: true, allErrors: true }).compile(
+  JSON.parse(readFileSync(new URL("../schema/ctmap-record.schema.json", import.meta.url), "utf8"))
+)
 
 describe("Cilium's JSON", () => {
   it("has the fields and raw numbers of 1.17", () => {
@@ -78,33 +83,49 @@ describe("Cilium's JSON", () => {
   })
 
   it.prop(
-    "round trips every entry whose counters a JSON parser can hold, and refuses the others",
+    "round trips every entry through its own parser, and refuses counters that another parser has rounded",
     [bytesOf(38), bytesOf(56), Arbitrary.schema(Release.Release), Arbitrary.schema(Family.Family)],
     ([k, v, release, family]) => {
       const key = Uint8Array.from(k.slice(0, Tuple.shape(family).size))
       const value = Uint8Array.from(v)
-      const columns = ct(release, key, value)
-      const wide = [0, 8, 16, 24].some(
-        (at) => new DataView(value.buffer).getBigUint64(at, true) > BigInt(Number.MAX_SAFE_INTEGER)
-      )
-      const text = CiliumJson.ctRecord(columns, 0)
-      assert.strictEqual(Result.isFailure(CiliumJson.ctBytes(JSON.parse(text))), wide)
-      value.fill(0, 6, 8).fill(0, 14, 16).fill(0, 22, 24).fill(0, 30, 32)
-      const back = Result.getOrThrow(CiliumJson.ctBytes(JSON.parse(CiliumJson.ctRecord(columns, 0))))
+      const text = CiliumJson.ctRecord(ct(release, key, value), 0)
+      const back = Result.getOrThrow(CiliumJson.ctBytes(CiliumJson.parse(text)))
       assert.deepStrictEqual(
         [back.release, back.family, toHex(back.key), toHex(back.value)],
         [release, family, toHex(key), toHex(value)]
       )
+      const wide = [0, 8, 16, 24].some(
+        (at) => new DataView(value.buffer).getBigUint64(at, true) > BigInt(Number.MAX_SAFE_INTEGER)
+      )
+      assert.strictEqual(Result.isFailure(CiliumJson.ctBytes(JSON.parse(text))), wide)
     }
   )
+
+  it("of a NodePort flow of 1.20, whose NAT address is a large number, reads back", () => {
+    const value = entry("v120 v4 nat addr 10.0.0.2 port 40000 in union")
+    value.set([10, 0, 2, 15], 12)
+    const text = `[${CiliumJson.ctRecordIndented(ct("1.20", cliKey4, value), 0)}]`
+    const [record] = CiliumJson.parse(text) as ReadonlyArray<unknown>
+    assert.strictEqual(toHex(Result.getOrThrow(CiliumJson.ctBytes(record)).value), toHex(value))
+  })
 
   it.prop("round trips NAT entries", [bytesOf(38), bytesOf(56), Arbitrary.schema(Family.Family)], ([k, v, family]) => {
     const shape = NatEntry.shape(family)
     const key = Uint8Array.from(k.slice(0, Tuple.shape(family).size))
     const value = Uint8Array.from(v.slice(0, shape.size)).fill(0, shape.tail)
-    value.fill(0, 6, 8).fill(0, 14, 16).fill(0, 22, 24).fill(0, 30, 32)
-    const back = Result.getOrThrow(CiliumJson.natBytes(JSON.parse(CiliumJson.natRecord(nat(key, value), 0))))
+    const back = Result.getOrThrow(CiliumJson.natBytes(CiliumJson.parse(CiliumJson.natRecord(nat(key, value), 0))))
     assert.deepStrictEqual([back.family, toHex(back.key), toHex(back.value)], [family, toHex(key), toHex(value)])
+  })
+
+  it("what is wrong with a record is said of the release it is of, and 65 bits are too many", () => {
+    const good = CiliumJson.parse(CiliumJson.ctRecord(ct("1.20", cliKey4, entry("zero")), 0)) as {
+      Key: object
+      Value: object
+    }
+    const why = (change: object) =>
+      Result.getOrThrow(Result.flip(CiliumJson.ctBytes({ ...good, Value: { ...good.Value, ...change } }))).message
+    assert.notInclude(why({ NatPort: -1 }), "Reserved0")
+    assert.include(why({ Packets: "18446744073709551616" }), "64 bits")
   })
 
   it("of another shape is a SchemaError", () => {
@@ -213,6 +234,36 @@ describe("our JSON", () => {
   it("has a published JSON Schema that is not stale", () => {
     const published = readFileSync(new URL("../schema/ctmap-record.schema.json", import.meta.url), "utf8")
     assert.deepStrictEqual(JSON.parse(published), JSON.parse(JSON.stringify(CtJson.jsonSchema())))
+  })
+
+  it.prop(
+    "of random bytes validates against the published file, with and without a clock",
+    [bytesOf(38), bytesOf(56), Arbitrary.schema(Release.Release), Arbitrary.schema(Family.Family), Schema.Boolean],
+    ([k, v, release, family, hasClock]) => {
+      const key = Uint8Array.from(k.slice(0, Tuple.shape(family).size))
+      const context = hasClock ? { clock: { source: CtTime.ktime, now: 37_400.5 } } : {}
+      for (const record of [
+        CtJson.ctRecord(ct(release, key, Uint8Array.from(v)), 0, context),
+        CtJson.natRecord(nat(key, Uint8Array.from(v.slice(0, NatEntry.shape(family).size))), 0, context)
+      ]) {
+        assert.isTrue(validate(JSON.parse(JSON.stringify(record))), JSON.stringify(validate.errors))
+      }
+    }
+  )
+
+  it("a service entry of 1.20 has its backend, whatever stands where others keep a port", () => {
+    const value = entry("svc value")
+    value.set([0x9c, 0x40], 40)
+    const record = CtJson.ctRecord(ct("1.20", hex("0a6000010a000163c35001bb0604"), value), 0)
+    assert.deepStrictEqual([record.backendId, record.nat], [42, undefined])
+  })
+
+  it("an age that no number holds is left out, any other is there", () => {
+    const key = hex(vectors.nat[0]!.keyHex)
+    const value = hex(vectors.nat[0]!.valHex)
+    const clock = { source: CtTime.ktime, now: 37_442 }
+    assert.strictEqual(CtJson.natRecord(nat(key, value), 0, { clock }).ageSeconds, 42)
+    assert.isFalse("ageSeconds" in CtJson.natRecord(nat(key, value.fill(0xff, 0, 8)), 0, { clock }))
   })
 
   it("of every recorded entry is a record of the schema", () => {

@@ -180,6 +180,7 @@ describe("sizes", () => {
         message(check(2048, 4096, 8192)),
         message(check(1023, 4096, 2048)),
         message(check(2048, Number.NaN, 2048)),
+        message(check(2048, 2048.5, 2048)),
         message(check(2048, 16777217, 2048)),
         message(check(2048, 4096, 1000)),
         message(check(16777216, 16777216, 16777217))
@@ -187,7 +188,8 @@ describe("sizes", () => {
       [
         "specified NAT tables size 8192 must not exceed maximum CT table size 6144",
         "specified CT tables values 1023/4096 must exceed minimum 1024",
-        "specified CT tables values 2048/NaN must exceed minimum 1024",
+        "specified CT tables values 2048/NaN and NAT table size 2048 must be whole numbers",
+        "specified CT tables values 2048/2048.5 and NAT table size 2048 must be whole numbers",
         "specified CT tables values 2048/16777217 must not exceed maximum 16777216",
         "specified NAT table size 1000 must exceed minimum 1024",
         "specified NAT tables size 16777217 must not exceed maximum 16777216"

@@ -4,7 +4,7 @@ import * as SchemaTransformation from "effect/SchemaTransformation"
 import * as Effect from "effect/Effect"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as NetAddress from "effect/net/NetAddress"
-import { CodecError } from "../CodecError.ts"
+import type * as Result from "effect/Result"
 
 const unsigned = (maximum: number) => Schema.Int.check(Schema.isBetween({ minimum: 0, maximum }))
 
@@ -37,14 +37,12 @@ export const Ipv6 = Schema.Ipv6AddressFromString.annotate({
     )
 })
 
-/** A codec between bytes and a class, from two plain functions; a wrong size is an issue that says both sizes. */
+/** A codec between bytes and a class, from its own two functions; what they refuse is an issue in their words. */
 export const bytesCodec = <S extends Schema.Top>(
   target: S,
   options: {
-    readonly structure: string
-    readonly size: number
-    readonly read: (view: DataView) => S["Type"]
-    readonly write: (value: S["Type"], view: DataView) => void
+    readonly fromBytes: (bytes: Uint8Array) => Result.Result<S["Type"], { readonly message: string }>
+    readonly toBytes: (value: S["Type"]) => Uint8Array
   }
 ): Schema.Codec<S["Type"], Uint8Array> =>
   Schema.Uint8Array.pipe(
@@ -52,28 +50,11 @@ export const bytesCodec = <S extends Schema.Top>(
       Schema.toType(target),
       SchemaTransformation.transformEffect<S["Type"], Uint8Array>({
         decode: (bytes, parseOptions) =>
-          bytes.byteLength === options.size
-            ? Effect.succeed(options.read(viewOf(bytes)))
-            : Effect.fail(
-                new SchemaIssue.InvalidValue(
-                  {
-                    message: new CodecError({
-                      structure: options.structure,
-                      expected: options.size,
-                      actual: bytes.byteLength,
-                      at: 0
-                    }).message
-                  },
-                  bytes,
-                  parseOptions
-                )
-              ),
-        encode: (value) =>
-          Effect.sync(() => {
-            const bytes = new Uint8Array(options.size)
-            options.write(value, viewOf(bytes))
-            return bytes
-          })
+          Effect.mapError(
+            Effect.fromResult(options.fromBytes(bytes)),
+            ({ message }) => new SchemaIssue.InvalidValue({ message }, bytes, parseOptions)
+          ),
+        encode: (value) => Effect.sync(() => options.toBytes(value))
       })
     )
   )

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+//
+// Compare-and-delete: deletes the entries of a work-list that still are as they were read.
+//
+// Two programs of type BPF_PROG_TYPE_SYSCALL, run by BPF_PROG_TEST_RUN (Linux >= 5.14), over any CT or NAT map:
+//
+//   compare_delete           needs CAP_BPF only
+//   compare_delete_restore   needs CAP_PERFMON as well: it reads the key in front of a value, and with that can tell
+//                            whether an entry that changed while it was being deleted is still the same entry. If so,
+//                            it is put back.
+//
+// `table` is a placeholder: the loader substitutes the real map (key of 14 or 38 bytes, value of 40 or 56). `work` is
+// shared with user space by mmap(2). src/internal/workList.ts mirrors both structures; built by scripts/bpf.ts.
+//
+// Nothing is included: the few names of the kernel's ABI that are used stand here, so that clang is all it takes.
+
+typedef unsigned int __u32;
+typedef unsigned long long __u64;
+
+#define SEC(name) __attribute__((section(name), used))
+#define __always_inline inline __attribute__((always_inline))
+
+enum { BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_LRU_HASH = 9, BPF_F_MMAPABLE = 1 << 10, BPF_NOEXIST = 1, ENOENT = 2 };
+
+static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
+static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
+static __u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
+static long (*const bpf_probe_read_kernel)(void *to, __u32 size, const void *from) = (void *)113;
+static long (*const bpf_for_each_map_elem)(void *map, void *callback, void *context, __u64 flags) = (void *)164;
+
+enum { CAPACITY = 1024, KEY_ROOM = 40, VALUE_ROOM = 56, IPV4_KEY = 14, IPV6_KEY = 38 };
+
+// How long after a deletion its entry is looked at once more. A datapath that had found the entry needs a moment to
+// write to it. Looking at once would cost 0.1 us less an entry, and miss five times as many of those writes.
+enum { GRACE_NS = 100, GRACE_TURNS = 8 };
+
+enum verdict { DELETED, REFRESHED, VANISHED, RESTORED, BUSY, VERDICTS };
+
+// Which word of the value must be as it was read.
+enum compare { PRESENCE, FIRST_WORD /* NAT: created */, NINTH_WORD /* CT: lifetime */ };
+
+struct candidate {
+	__u64 key[KEY_ROOM / 8]; // zeros after the key
+	__u32 expected;          // in
+	__u32 verdict;           // out
+};
+
+struct context {
+	__u32 count;            // in: candidates, from the start of `work`
+	__u32 compare;          // in: enum compare
+	__u32 key_size;         // in: 14 or 38
+	__u32 value_size;       // in: up to 56
+	__u32 totals[VERDICTS]; // out
+	__u32 unused;
+};
+
+struct {
+	int (*type)[BPF_MAP_TYPE_LRU_HASH];
+	int (*key_size)[IPV4_KEY];
+	int (*value_size)[VALUE_ROOM];
+	int (*max_entries)[1];
+} table SEC(".maps");
+
+struct {
+	int (*type)[BPF_MAP_TYPE_ARRAY];
+	int (*map_flags)[BPF_F_MMAPABLE];
+	int (*key_size)[sizeof(__u32)];
+	int (*value_size)[sizeof(struct candidate)];
+	int (*max_entries)[CAPACITY];
+} work SEC(".maps");
+
+// In assembler, as clang would compute the offset of one common load, and arithmetic on a pointer by a value that is
+// only known at run time takes more than CAP_BPF.
+static __always_inline __u32 compared_word(const void *value, __u32 compare)
+{
+	__u64 word;
+	if (compare == NINTH_WORD)
+		asm volatile("%0 = *(u32 *)(%1 + 32)" : "=r"(word) : "r"(value) : "memory");
+	else
+		asm volatile("%0 = *(u32 *)(%1 + 0)" : "=r"(word) : "r"(value) : "memory");
+	return word;
+}
+
+// Whether the memory of `value` holds the entry of this key. In an element of a preallocated hash the key, rounded up
+// to 8 bytes, stands right before the value; where a kernel arranges that otherwise, the answer is no.
+static __always_inline int holds(const void *value, const struct candidate *candidate, __u32 key_size)
+{
+	__u64 key[KEY_ROOM / 8] = {};
+	long rc = key_size == IPV4_KEY ? bpf_probe_read_kernel(key, IPV4_KEY, value - 16)
+				       : bpf_probe_read_kernel(key, IPV6_KEY, value - 40);
+	return rc == 0 && key[0] == candidate->key[0] && key[1] == candidate->key[1] && key[2] == candidate->key[2] &&
+	       key[3] == candidate->key[3] && key[4] == candidate->key[4];
+}
+
+// Bounded by turns, whatever the clock does.
+static __always_inline void wait_for_writers(void)
+{
+	__u64 start = bpf_ktime_get_ns();
+	for (int turn = 0; turn < GRACE_TURNS && bpf_ktime_get_ns() - start < GRACE_NS; turn++)
+		;
+}
+
+// The entry was deleted between two instructions of a datapath that had looked it up, and that wrote to it since. The
+// value is copied before the key is read: a slot that is given to another entry gets its key before its value.
+static __always_inline enum verdict put_back(const void *value, const struct candidate *candidate,
+					     const struct context *context)
+{
+	__u64 copy[VALUE_ROOM / 8] = {};
+	__u32 size = context->value_size;
+	if (size > VALUE_ROOM || bpf_probe_read_kernel(copy, size, value) != 0)
+		return DELETED;
+	if (!holds(value, candidate, context->key_size))
+		return DELETED;
+	return bpf_map_update_elem(&table, candidate->key, copy, BPF_NOEXIST) == 0 ? RESTORED : DELETED;
+}
+
+static __always_inline enum verdict judge(const struct candidate *candidate, const struct context *context, int restore)
+{
+	__u32 compare = context->compare;
+	const void *value = bpf_map_lookup_elem(&table, candidate->key);
+	if (!value)
+		return VANISHED;
+	// Asked before the comparison, so that comparing and deleting stay next to each other.
+	int sure = restore && compare != PRESENCE && holds(value, candidate, context->key_size);
+	if (compare != PRESENCE && compared_word(value, compare) != candidate->expected)
+		return REFRESHED;
+	long rc = bpf_map_delete_elem(&table, candidate->key);
+	if (rc == -ENOENT)
+		return VANISHED;
+	if (rc != 0)
+		return BUSY;
+	if (!sure)
+		return DELETED;
+	wait_for_writers();
+	return compared_word(value, compare) == candidate->expected ? DELETED : put_back(value, candidate, context);
+}
+
+static __always_inline long visit(const __u32 *index, struct candidate *candidate, struct context *context, int restore)
+{
+	if (*index >= context->count)
+		return 1;
+	enum verdict verdict = judge(candidate, context, restore);
+	candidate->verdict = verdict;
+	context->totals[DELETED] += verdict == DELETED;
+	context->totals[REFRESHED] += verdict == REFRESHED;
+	context->totals[VANISHED] += verdict == VANISHED;
+	context->totals[RESTORED] += verdict == RESTORED;
+	context->totals[BUSY] += verdict == BUSY;
+	return 0;
+}
+
+static long visit_plain(void *map, const __u32 *index, struct candidate *candidate, struct context *context)
+{
+	return visit(index, candidate, context, 0);
+}
+
+static long visit_restore(void *map, const __u32 *index, struct candidate *candidate, struct context *context)
+{
+	return visit(index, candidate, context, 1);
+}
+
+// A callback takes its context from the stack only.
+static __always_inline int run(struct context *given, void *callback)
+{
+	struct context context = *given;
+	bpf_for_each_map_elem(&work, callback, &context, 0);
+	*given = context;
+	return 0;
+}
+
+SEC("syscall") int compare_delete(struct context *given)
+{
+	return run(given, visit_plain);
+}
+
+SEC("syscall") int compare_delete_restore(struct context *given)
+{
+	return run(given, visit_restore);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,163 @@
+/**
+ * The only door to the kernel: one method per bpf(2) command that ctmap uses, and the file operations of a bpffs.
+ *
+ * Owns the contract, not an implementation. `LibBpf.layer` is the kernel itself, `BpfMemory.layer` its twin in memory;
+ * one suite (`test/contract`) holds both to the same answers. Calls are plain synchronous functions on raw bytes that
+ * return a number at or above zero, or minus an errno, so that a loop over thousands of keys costs no Effect per key.
+ * {@link BpfMap} wraps them for everybody else: scoped, typed, with errors that name the situation.
+ *
+ * @since 0.1.0
+ */
+import * as Context from "effect/Context"
+import type { MapSpec } from "ctmap-core"
+
+/** Insert or replace. @since 0.1.0 */
+export const ANY = 0
+/** Insert only. @since 0.1.0 */
+export const NOEXIST = 1
+/** Replace only. @since 0.1.0 */
+export const EXIST = 2
+
+/**
+ * What the kernel says of an open map.
+ *
+ * @since 0.1.0
+ */
+export interface MapInfo extends MapSpec.Properties {
+  /** The kernel's number of the map. */
+  readonly id: number
+  /** Object name, cut to 15 bytes by the kernel: never identify a map by it. */
+  readonly name: string
+}
+
+/**
+ * What stands at a path.
+ *
+ * @since 0.1.0
+ */
+export interface PathInfo {
+  readonly kind: "directory" | "pin" | "other"
+  readonly uid: number
+  readonly gid: number
+  /** Permission bits. */
+  readonly mode: number
+}
+
+/**
+ * A loaded BPF object: its programs and maps by name, as file descriptors. Closing it closes them all.
+ *
+ * @since 0.1.0
+ */
+export interface LoadedObject {
+  readonly programs: Readonly<Record<string, number>>
+  readonly maps: Readonly<Record<string, number>>
+  readonly close: () => void
+}
+
+/**
+ * What to load.
+ *
+ * @since 0.1.0
+ */
+export interface ObjectSpec {
+  readonly name: string
+  /** The ELF file. */
+  readonly elf: Uint8Array
+  /** Programs to load; others of the object are left out. */
+  readonly programs: ReadonlyArray<string>
+  /** Maps of the object that stand for maps which are open already: fd by name. */
+  readonly reuse?: Readonly<Record<string, number>>
+  /** Maps of the object to make of another size: entries by name. */
+  readonly maxEntries?: Readonly<Record<string, number>>
+}
+
+/**
+ * One method per command. All return `>= 0`, or `-errno`; none throws.
+ *
+ * **Details**
+ *
+ * Shape: keys and values are as large as the map says; batch buffers hold `count[0]` of each without gaps. Ownership:
+ * buffers are read or written during the call only; a returned fd is the caller's to close. Every call blocks the
+ * calling thread for as long as the kernel takes.
+ *
+ * @since 0.1.0
+ */
+export interface Calls {
+  /** BPF_MAP_CREATE: an fd. `innerFd` is the template of an outer map. */
+  readonly mapCreate: (spec: MapSpec.Properties, name: string, innerFd?: number) => number
+  /** BPF_OBJ_GET_INFO_BY_FD. */
+  readonly mapInfo: (fd: number) => MapInfo | number
+  /** BPF_MAP_LOOKUP_ELEM. A per-CPU map writes 8-byte aligned values of every possible CPU. */
+  readonly lookup: (fd: number, key: Uint8Array, value: Uint8Array) => number
+  /** BPF_MAP_UPDATE_ELEM with {@link ANY}, {@link NOEXIST} or {@link EXIST}. */
+  readonly update: (fd: number, key: Uint8Array, value: Uint8Array, flags: number) => number
+  /** BPF_MAP_DELETE_ELEM. */
+  readonly delete: (fd: number, key: Uint8Array) => number
+  /** BPF_MAP_GET_NEXT_KEY: `null` asks for the first; -ENOENT is the end. A key that is gone answers the first key. */
+  readonly nextKey: (fd: number, key: Uint8Array | null, next: Uint8Array) => number
+  /**
+   * BPF_MAP_LOOKUP_BATCH. `cursor` is `null` at first and then what the call before wrote to `nextCursor`; both may be
+   * one buffer of at least max(key size, 4) bytes. `count` is room on entry and entries on return. -ENOENT is the end,
+   * **with valid entries**; -ENOSPC reads nothing and writes the cursor of the bucket that did not fit.
+   */
+  readonly lookupBatch: (
+    fd: number,
+    cursor: Uint8Array | null,
+    nextCursor: Uint8Array,
+    keys: Uint8Array,
+    values: Uint8Array,
+    count: Uint32Array
+  ) => number
+  /** BPF_MAP_UPDATE_BATCH: `count` is how many to write on entry, how many were written on return. */
+  readonly updateBatch: (fd: number, keys: Uint8Array, values: Uint8Array, count: Uint32Array) => number
+  /** BPF_MAP_DELETE_BATCH: stops with -ENOENT at the first key that is gone; `count` says how many went before it. */
+  readonly deleteBatch: (fd: number, keys: Uint8Array, count: Uint32Array) => number
+  /** BPF_MAP_GET_FD_BY_ID: needs CAP_SYS_ADMIN, so nothing depends on it. */
+  readonly mapFdById: (id: number) => number
+  /** close(2). */
+  readonly close: (fd: number) => number
+
+  /** BPF_OBJ_GET: an fd for what is pinned. */
+  readonly openPin: (path: string) => number
+  /** BPF_OBJ_PIN. */
+  readonly pin: (fd: number, path: string) => number
+  /** unlink(2), or rmdir(2) for an empty directory. */
+  readonly unpin: (path: string) => number
+  /** rename(2): replaces what is pinned at `to` in one step. */
+  readonly renamePin: (from: string, to: string) => number
+  /** mkdir(2) with all parents, mode 0755. Existing directories are fine. */
+  readonly makeDirectory: (path: string) => number
+  /** Names in a directory. */
+  readonly listDirectory: (path: string) => ReadonlyArray<string> | number
+  /** stat(2). */
+  readonly stat: (path: string) => PathInfo | number
+  /** Whether the path, or the nearest parent that exists, is on a bpffs. */
+  readonly isBpfFs: (path: string) => boolean
+
+  /** Loads programs of a BPF object. On failure the verifier's last words are in `log`. */
+  readonly loadObject: (spec: ObjectSpec) => LoadedObject | { readonly errno: number; readonly log: string }
+  /** BPF_PROG_TEST_RUN of a syscall program; `context` is read and written. */
+  readonly runProgram: (fd: number, context: Uint8Array) => number
+  /** mmap(2) of a mmapable array map: a view that lives as long as the process. */
+  readonly mapMemory: (fd: number, bytes: number) => Uint8Array | number
+
+  /**
+   * Starts an iterator program over the elements of a map (BPF_LINK_CREATE, BPF_ITER_CREATE): an fd to {@link read} its
+   * records from. The twin in memory has none and answers -EOPNOTSUPP.
+   */
+  readonly iterate: (programFd: number, mapFd: number) => number
+  /** read(2): how many bytes, 0 at the end. */
+  readonly read: (fd: number, into: Uint8Array) => number
+
+  /** Possible CPUs, the width of a per-CPU value. */
+  readonly possibleCpus: () => number
+  /** CLOCK_MONOTONIC in nanoseconds. */
+  readonly monotonic: () => bigint
+}
+
+/**
+ * The kernel, or its twin.
+ *
+ * @since 0.1.0
+ */
+export class Bpf extends Context.Service<Bpf, Calls>()("ctmap-kernel/Bpf") {}

@@ -1,0 +1,117 @@
+/**
+ * Open CT and NAT maps that know whose they are, and the value that ties together what belongs together.
+ *
+ * A pass over a CT map deletes from its NAT map, and the orphan purge deletes from a NAT map what has no CT entry: pairing
+ * the wrong maps destroys live connections (it did, twice, in the original). So a TCP map, an Any map and their NAT map
+ * are one value, typed by family and owner and made in one place that checks; functions that delete take that value.
+ *
+ * @since 0.1.0
+ */
+import type { Family, MapKind } from "ctmap-core"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type { BpfMap } from "./BpfMap.ts"
+import type * as Layout from "./Layout.ts"
+import * as Owner from "./Owner.ts"
+
+/**
+ * An open CT map.
+ *
+ * @since 0.1.0
+ */
+export interface CtMap<
+  out F extends Family.Family = Family.Family,
+  out T extends MapKind.Transport = MapKind.Transport,
+  out O extends Owner.Owner = Owner.Owner
+> {
+  readonly _tag: "CtMap"
+  readonly family: F
+  readonly transport: T
+  readonly owner: O
+  readonly layout: Layout.Verdict
+  readonly map: BpfMap
+}
+
+/**
+ * An open NAT map.
+ *
+ * @since 0.1.0
+ */
+export interface NatMap<out F extends Family.Family = Family.Family, out O extends Owner.Owner = Owner.Owner> {
+  readonly _tag: "NatMap"
+  readonly family: F
+  readonly owner: O
+  /** Why its entries must not be interpreted, where they must not. */
+  readonly mismatch: string | undefined
+  readonly map: BpfMap
+}
+
+declare const Paired: unique symbol
+
+/**
+ * The maps of one family and one owner. Only {@link make} makes one.
+ *
+ * @since 0.1.0
+ */
+export interface CtPair<out F extends Family.Family = Family.Family, out O extends Owner.Owner = Owner.Owner> {
+  readonly [Paired]: true
+  readonly family: F
+  readonly owner: O
+  readonly tcp: CtMap<F, "tcp", O>
+  readonly any: CtMap<F, "any", O>
+  /** The NAT map of the same family and owner; none where NAT is off, and for maps of an endpoint. */
+  readonly nat: NatMap<F, O> | undefined
+}
+
+/**
+ * Maps that do not belong together were given as a pair.
+ *
+ * @since 0.1.0
+ */
+export class NotAPair extends Schema.TaggedError<NotAPair>()("NotAPair", {
+  maps: Schema.Array(Schema.String),
+  why: Schema.String
+}) {
+  override get message(): string {
+    return `${this.maps.join(", ")} do not belong together: ${this.why}; nothing was touched`
+  }
+}
+
+/**
+ * Ties maps together. What the types cannot see (ids of endpoints and clusters, two handles of one map) is checked.
+ *
+ * **Details**
+ *
+ * Errors: `NotAPair` where owners differ, or where the TCP and the Any map are one and the same kernel map.
+ *
+ * @since 0.1.0
+ */
+export const make = <F extends Family.Family, O extends Owner.Owner>(
+  tcp: CtMap<F, "tcp", O>,
+  any: CtMap<F, "any", O>,
+  nat: NatMap<F, O> | undefined
+): Effect.Effect<CtPair<F, O>, NotAPair> =>
+  Effect.suspend(() => {
+    const why = objection(tcp, any, nat)
+    const maps = [tcp, any, ...(nat === undefined ? [] : [nat])]
+    if (why !== undefined) return Effect.fail(new NotAPair({ maps: maps.map(({ map }) => map.name), why }))
+    const pair: Omit<CtPair<F, O>, typeof Paired> = { family: tcp.family, owner: tcp.owner, tcp, any, nat }
+    return Effect.succeed(pair as CtPair<F, O>)
+  })
+
+const objection = (tcp: CtMap, any: CtMap, nat: NatMap | undefined): string | undefined => {
+  const all = [tcp, any, ...(nat === undefined ? [] : [nat])]
+  const stranger = all.find(({ owner }) => !Owner.same(owner, tcp.owner))
+  if (stranger !== undefined) {
+    return `${stranger.map.name} is of ${Owner.describe(stranger.owner)} and ${tcp.map.name} of ${Owner.describe(tcp.owner)}`
+  }
+  if (all.some(({ family }) => family !== tcp.family)) return "they are of two address families"
+  if (new Set(all.map(({ map }) => map.info.id)).size !== all.length) return "two of them are the same kernel map"
+  return undefined
+}
+
+/** The map of a pair that holds a protocol: TCP, or everything else. @since 0.1.0 */
+export const mapOf = <F extends Family.Family, O extends Owner.Owner>(
+  pair: CtPair<F, O>,
+  protocol: number
+): CtMap<F, MapKind.Transport, O> => (protocol === 6 ? pair.tcp : pair.any)

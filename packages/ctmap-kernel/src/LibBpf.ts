@@ -1,0 +1,378 @@
+/**
+ * The kernel itself: {@link Bpf} over the system's libbpf.
+ *
+ * The one file that talks to native code. Every call is synchronous on the calling thread; libbpf 1.x answers `-errno`
+ * itself, libc answers -1 and leaves errno behind, which is read before anything else is called. Refuses big-endian
+ * hosts (the bit-field of a CT entry would read backwards there) and says which package brings a missing libbpf.
+ *
+ * @since 0.1.0
+ */
+import {
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readSync,
+  renameSync,
+  rmdirSync,
+  statfsSync,
+  statSync,
+  unlinkSync
+} from "node:fs"
+import { endianness } from "node:os"
+import { dirname } from "node:path"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import koffi from "koffi"
+import * as Bpf from "./Bpf.ts"
+import { BpfError, KernelUnavailable } from "./BpfError.ts"
+
+const LIBBPF = "libbpf.so.1"
+const BPF_FS_MAGIC = 0xcafe_4a11
+
+/**
+ * Opens libbpf once per process.
+ *
+ * **Details**
+ *
+ * Errors: `BpfError` with reason `KernelUnavailable` where the host is big endian, not Linux, or has no libbpf. Kernel:
+ * Linux >= 5.6 for batch commands, >= 5.14 for programs; each is probed where it is used.
+ *
+ * @since 0.1.0
+ */
+export const layer: Layer.Layer<Bpf.Bpf, BpfError> = Layer.effect(
+  Bpf.Bpf,
+  Effect.suspend(() => {
+    const why = refusal(process.platform, endianness())
+    if (why !== undefined) return Effect.fail(unavailable(why))
+    return Effect.try({
+      try: () => (opened ??= calls()),
+      catch: (cause) =>
+        unavailable(
+          `the system's ${LIBBPF} cannot be loaded (${cause instanceof Error ? cause.message : String(cause)}); install it: Debian and Ubuntu \`apt install libbpf1\`, Fedora \`dnf install libbpf\`, Alpine \`apk add libbpf\``
+        )
+    })
+  })
+)
+
+/**
+ * Why a host cannot be used, or `undefined` where it can.
+ *
+ * @since 0.1.0
+ */
+export const refusal = (platform: string, byteOrder: "BE" | "LE"): string | undefined =>
+  platform !== "linux"
+    ? `eBPF is a part of Linux, and this is ${platform}`
+    : byteOrder === "BE"
+      ? "this host is big endian, where Cilium's flag words are laid out the other way round: ctmap refuses to read or delete what it would misread"
+      : undefined
+
+const unavailable = (why: string): BpfError =>
+  new BpfError({ operation: "open kernel", errno: 0, reason: new KernelUnavailable({ why }) })
+
+/** The one set of calls of this process: types of koffi are global to it, and its handles are never closed. */
+let opened: Bpf.Calls | undefined
+
+const calls = (): Bpf.Calls => {
+  const bpf = koffi.load(LIBBPF)
+  const maps = mapCalls(bpf)
+  return {
+    ...maps,
+    ...pinCalls(bpf),
+    ...programCalls(bpf),
+    ...iteratorCalls(bpf, maps.close),
+    monotonic: () => process.hrtime.bigint()
+  }
+}
+
+type Library = ReturnType<typeof koffi.load>
+
+/** `sz` and the two fields that are used of `struct bpf_map_create_opts`, 48 bytes: see libbpf's bpf.h. */
+const createOptions = (flags: number, innerFd: number | undefined): Uint8Array => {
+  const bytes = new Uint8Array(48)
+  const view = new DataView(bytes.buffer)
+  view.setBigUint64(0, 48n, true)
+  if (innerFd !== undefined) view.setInt32(24, innerFd, true)
+  view.setUint32(28, flags, true)
+  return bytes
+}
+
+/** Buffers go in by address for the duration of the call; nothing below keeps a pointer. */
+const mapCalls = (bpf: Library) => {
+  const mapCreate = bpf.func(
+    "int bpf_map_create(int type, const char *name, uint32_t ks, uint32_t vs, uint32_t max, const void *opts)"
+  ) as (type: number, name: string, ks: number, vs: number, max: number, opts: Uint8Array) => number
+  const infoByFd = bpf.func("int bpf_obj_get_info_by_fd(int fd, void *info, uint32_t *len)") as (
+    fd: number,
+    info: Uint8Array,
+    length: Uint32Array
+  ) => number
+  const lookupBatch = bpf.func(
+    "int bpf_map_lookup_batch(int fd, void *in, void *out, void *keys, void *values, uint32_t *count, const void *opts)"
+  ) as (...args: [...Parameters<Bpf.Calls["lookupBatch"]>, opts: null]) => number
+  const updateBatch = bpf.func(
+    "int bpf_map_update_batch(int fd, const void *keys, const void *values, uint32_t *count, const void *opts)"
+  ) as (...args: [...Parameters<Bpf.Calls["updateBatch"]>, opts: null]) => number
+  const deleteBatch = bpf.func(
+    "int bpf_map_delete_batch(int fd, const void *keys, uint32_t *count, const void *opts)"
+  ) as (...args: [...Parameters<Bpf.Calls["deleteBatch"]>, opts: null]) => number
+  const closeFd = koffi.load("libc.so.6").func("int close(int fd)") as (fd: number) => number
+  const close = (fd: number): number => (closeFd(fd) === 0 ? 0 : -koffi.errno())
+  return {
+    mapCreate: (spec, name, innerFd) =>
+      // The kernel takes 15 bytes of [A-Za-z0-9_.]; libbpf does not cut the name.
+      mapCreate(
+        spec.type,
+        name.slice(0, 15),
+        spec.keySize,
+        spec.valueSize,
+        spec.maxEntries,
+        createOptions(spec.flags, innerFd)
+      ),
+    mapInfo: (fd) => {
+      const info = new Uint8Array(88)
+      const rc = infoByFd(fd, info, Uint32Array.of(info.byteLength))
+      return rc < 0 ? rc : readInfo(info)
+    },
+    lookup: bpf.func("int bpf_map_lookup_elem(int fd, const void *key, void *value)") as Bpf.Calls["lookup"],
+    update: bpf.func(
+      "int bpf_map_update_elem(int fd, const void *key, const void *value, uint64_t flags)"
+    ) as Bpf.Calls["update"],
+    delete: bpf.func("int bpf_map_delete_elem(int fd, const void *key)") as Bpf.Calls["delete"],
+    nextKey: bpf.func("int bpf_map_get_next_key(int fd, const void *key, void *next)") as Bpf.Calls["nextKey"],
+    lookupBatch: (fd, cursor, next, keys, values, count) => lookupBatch(fd, cursor, next, keys, values, count, null),
+    updateBatch: (fd, keys, values, count) => updateBatch(fd, keys, values, count, null),
+    deleteBatch: (fd, keys, count) => deleteBatch(fd, keys, count, null),
+    mapFdById: bpf.func("int bpf_map_get_fd_by_id(uint32_t id)") as Bpf.Calls["mapFdById"],
+    close,
+    possibleCpus: bpf.func("int libbpf_num_possible_cpus()") as Bpf.Calls["possibleCpus"]
+  } satisfies Partial<Bpf.Calls>
+}
+
+/** The head of `struct bpf_map_info`. */
+const readInfo = (info: Uint8Array): Bpf.MapInfo => {
+  const view = new DataView(info.buffer)
+  const u32 = (at: number): number => view.getUint32(at, true)
+  const name = info.subarray(24, 40)
+  const end = name.indexOf(0)
+  return {
+    type: u32(0),
+    id: u32(4),
+    keySize: u32(8),
+    valueSize: u32(12),
+    maxEntries: u32(16),
+    flags: u32(20),
+    name: String.fromCharCode(...name.subarray(0, end < 0 ? name.length : end))
+  }
+}
+
+const pinCalls = (bpf: Library) => ({
+  openPin: bpf.func("int bpf_obj_get(const char *path)") as Bpf.Calls["openPin"],
+  pin: bpf.func("int bpf_obj_pin(int fd, const char *path)") as Bpf.Calls["pin"],
+  unpin: (path: string) => onFile(() => (lstatSync(path).isDirectory() ? rmdirSync(path) : unlinkSync(path))),
+  renamePin: (from: string, to: string) => onFile(() => renameSync(from, to)),
+  makeDirectory: (path: string) => onFile(() => void mkdirSync(path, { recursive: true, mode: 0o755 })),
+  listDirectory: (path: string) => onPath(() => readdirSync(path)),
+  stat: (path: string) =>
+    onPath((): Bpf.PathInfo => {
+      const { uid, gid, mode, isDirectory, isFile } = bound(statSync(path))
+      return { kind: isDirectory ? "directory" : isFile ? "pin" : "other", uid, gid, mode: mode & 0o7777 }
+    }),
+  isBpfFs: (path: string): boolean => {
+    for (let at = path; ; at = dirname(at)) {
+      const type = onPath(() => ({ type: statfsSync(at).type }))
+      if (typeof type !== "number") return type.type === BPF_FS_MAGIC
+      if (at === dirname(at)) return false
+    }
+  }
+})
+
+const bound = (stats: ReturnType<typeof statSync>) => ({
+  uid: Number(stats?.uid),
+  gid: Number(stats?.gid),
+  mode: Number(stats?.mode),
+  isDirectory: stats?.isDirectory() === true,
+  isFile: stats?.isFile() === true
+})
+
+const onPath = <A>(call: () => A): A | number => {
+  try {
+    return call()
+  } catch (error) {
+    return typeof error === "object" && error !== null && "errno" in error ? Number(error.errno) : -5
+  }
+}
+
+const onFile = (call: () => void): number => {
+  const result = onPath(call)
+  return typeof result === "number" ? result : 0
+}
+
+const MAP_FAILED = 0xffff_ffff_ffff_ffffn
+
+const programCalls = (bpf: Library) => {
+  const libc = koffi.load("libc.so.6")
+  const openMem = bpf.func("void *bpf_object__open_mem(const void *elf, size_t size, const void *opts)") as (
+    elf: Uint8Array,
+    size: number,
+    opts: null
+  ) => bigint | null
+  const load = bpf.func("int bpf_object__load(void *object)") as (object: bigint) => number
+  const closeObject = bpf.func("void bpf_object__close(void *object)") as (object: bigint) => void
+  const nextProgram = bpf.func("void *bpf_object__next_program(void *object, void *previous)") as (
+    object: bigint,
+    previous: bigint | null
+  ) => bigint | null
+  const programName = bpf.func("const char *bpf_program__name(void *program)") as (program: bigint) => string
+  const programFd = bpf.func("int bpf_program__fd(void *program)") as (program: bigint) => number
+  const setAutoload = bpf.func("int bpf_program__set_autoload(void *program, bool load)") as (
+    program: bigint,
+    load: boolean
+  ) => number
+  const nextMap = bpf.func("void *bpf_object__next_map(void *object, void *previous)") as (
+    object: bigint,
+    previous: bigint | null
+  ) => bigint | null
+  const mapName = bpf.func("const char *bpf_map__name(void *map)") as (map: bigint) => string
+  const mapFd = bpf.func("int bpf_map__fd(void *map)") as (map: bigint) => number
+  const reuseFd = bpf.func("int bpf_map__reuse_fd(void *map, int fd)") as (map: bigint, fd: number) => number
+  const setMaxEntries = bpf.func("int bpf_map__set_max_entries(void *map, uint32_t n)") as (
+    map: bigint,
+    entries: number
+  ) => number
+  const testRun = bpf.func("int bpf_prog_test_run_opts(int fd, void *opts)") as (fd: number, opts: Uint8Array) => number
+  const mmap = libc.func("void *mmap(void *at, size_t length, int protection, int flags, int fd, long offset)") as (
+    at: null,
+    length: number,
+    protection: number,
+    flags: number,
+    fd: number,
+    offset: number
+  ) => bigint
+  const capture = captureLog(bpf, libc)
+
+  const each = (object: bigint, next: (object: bigint, previous: bigint | null) => bigint | null): Array<bigint> => {
+    const found: Array<bigint> = []
+    for (let at = next(object, null); at !== null; at = next(object, at)) found.push(at)
+    return found
+  }
+  const prepare = (object: bigint, spec: Bpf.ObjectSpec): number => {
+    for (const program of each(object, nextProgram)) setAutoload(program, spec.programs.includes(programName(program)))
+    for (const map of each(object, nextMap)) {
+      const name = mapName(map)
+      const reused = spec.reuse?.[name]
+      const entries = spec.maxEntries?.[name]
+      const rc = reused !== undefined ? reuseFd(map, reused) : entries !== undefined ? setMaxEntries(map, entries) : 0
+      if (rc < 0) return rc
+    }
+    return load(object)
+  }
+  return {
+    loadObject: (spec: Bpf.ObjectSpec) => {
+      const log: Array<string> = []
+      return capture(log, () => {
+        const object = openMem(spec.elf, spec.elf.byteLength, null)
+        if (object === null) return { errno: koffi.errno(), log: log.join("") }
+        // Before anything is reused: libbpf then renames the map of the object to what the kernel calls the other one.
+        const maps = each(object, nextMap).map((map) => [mapName(map), map] as const)
+        const rc = prepare(object, spec)
+        if (rc < 0) {
+          closeObject(object)
+          return { errno: -rc, log: log.join("") }
+        }
+        return {
+          programs: Object.fromEntries(
+            each(object, nextProgram)
+              .filter((program) => spec.programs.includes(programName(program)))
+              .map((program) => [programName(program), programFd(program)])
+          ),
+          maps: Object.fromEntries(maps.map(([name, map]) => [name, mapFd(map)])),
+          close: () => closeObject(object)
+        }
+      })
+    },
+    runProgram: (fd: number, context: Uint8Array) => testRun(fd, runOptions(context)),
+    mapMemory: (fd: number, bytes: number) => {
+      const at = mmap(null, bytes, 3, 1, fd, 0)
+      return at === MAP_FAILED ? -koffi.errno() : new Uint8Array(koffi.view(at, bytes))
+    }
+  } satisfies Partial<Bpf.Calls>
+}
+
+const BPF_TRACE_ITER = 28
+
+/**
+ * An iterator: the link ties the program to the map, the fd made from it holds the link. `struct bpf_link_create_opts`:
+ * size, the address and length of `union bpf_iter_link_info`, whose first word is the fd of the map.
+ */
+const iteratorCalls = (bpf: Library, close: Bpf.Calls["close"]) => {
+  const linkCreate = bpf.func("int bpf_link_create(int program, int target, int type, const void *opts)") as (
+    program: number,
+    target: number,
+    type: number,
+    opts: Uint8Array
+  ) => number
+  const iterCreate = bpf.func("int bpf_iter_create(int link)") as (link: number) => number
+  return {
+    iterate: (programFd: number, mapFd: number) => {
+      const info = new Uint8Array(16)
+      new DataView(info.buffer).setUint32(0, mapFd, true)
+      const bytes = new Uint8Array(32)
+      const view = new DataView(bytes.buffer)
+      view.setBigUint64(0, 32n, true)
+      view.setBigUint64(16, koffi.address(info), true)
+      view.setUint32(24, info.byteLength, true)
+      const link = linkCreate(programFd, 0, BPF_TRACE_ITER, bytes)
+      if (link < 0) return link
+      const fd = iterCreate(link)
+      close(link)
+      return fd
+    },
+    read: (fd: number, into: Uint8Array) => {
+      const result = onPath(() => ({ bytes: readSync(fd, into) }))
+      return typeof result === "number" ? result : result.bytes
+    }
+  }
+}
+
+/** `struct bpf_test_run_opts`, 80 bytes: the kernel copies the context in and, after the run, back to the same place. */
+const runOptions = (context: Uint8Array): Uint8Array => {
+  const bytes = new Uint8Array(80)
+  const view = new DataView(bytes.buffer)
+  view.setBigUint64(0, 80n, true)
+  if (context.byteLength > 0) view.setBigUint64(32, koffi.address(context), true)
+  view.setUint32(48, context.byteLength, true)
+  return bytes
+}
+
+/** Bytes of one message that are kept. */
+const LAST_WORDS = 4096
+
+/** libbpf prints through one hook of the process; it is ours only while an object is loaded. */
+const captureLog = (bpf: Library, libc: Library) => {
+  const Print = koffi.proto("int ctmap_libbpf_print(int level, const char *format, void *args)")
+  const setPrint = bpf.func("void *libbpf_set_print(void *print)") as (print: bigint | null) => bigint | null
+  const vsnprintf = libc.func("int vsnprintf(_Out_ void *to, size_t room, const char *format, void *args)") as (
+    to: Uint8Array,
+    room: number,
+    format: string,
+    args: bigint
+  ) => number
+  setPrint(null)
+  return <A>(log: Array<string>, during: () => A): A => {
+    // The verifier's whole log comes as one line; why it refused stands at its end.
+    const line = new Uint8Array(1 << 20)
+    const hook = koffi.register((level: number, format: string, args: bigint) => {
+      const length = vsnprintf(line, line.byteLength, format, args)
+      const end = Math.min(length, line.byteLength - 1)
+      if (level < 2) log.push(new TextDecoder().decode(line.subarray(Math.max(0, end - LAST_WORDS), end)))
+      return length
+    }, koffi.pointer(Print))
+    setPrint(hook)
+    try {
+      return during()
+    } finally {
+      setPrint(null)
+      koffi.unregister(hook)
+    }
+  }
+}

@@ -1,0 +1,102 @@
+/**
+ * Opens the NAT maps that the datapath has pinned, and pairs them with the CT maps they belong to.
+ *
+ * @since 0.1.0
+ */
+import { type Family, MapName, MapSpec } from "ctmap-core"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import * as Bpf from "./Bpf.ts"
+import type { BpfError } from "./BpfError.ts"
+import * as BpfMap from "./BpfMap.ts"
+import { CtMaps } from "./CtMaps.ts"
+import * as CtPair from "./CtPair.ts"
+import * as Layout from "./Layout.ts"
+import type * as Owner from "./Owner.ts"
+import * as Pins from "./Pins.ts"
+
+/** Who can have a NAT map: endpoints cannot. @since 0.1.0 */
+export type NatOwner = Owner.Global | Owner.Cluster
+
+/**
+ * Opens and makes NAT maps.
+ *
+ * @since 0.1.0
+ */
+export class NatMaps extends Context.Service<
+  NatMaps,
+  {
+    /** Opens a pinned map. Errors: `PinNotFound`, `NotPermitted`. */
+    readonly open: <F extends Family.Family, O extends NatOwner>(
+      family: F,
+      owner: O
+    ) => Effect.Effect<CtPair.NatMap<F, O>, BpfError, Scope.Scope>
+    /** Opens the map if it is the one that is wanted, else makes it: see {@link BpfMap.openOrCreate}. */
+    readonly openOrCreate: <F extends Family.Family, O extends NatOwner>(
+      family: F,
+      owner: O
+    ) => Effect.Effect<CtPair.NatMap<F, O>, BpfError, Scope.Scope>
+    /** The path of a map's pin. */
+    readonly path: (family: Family.Family, owner: NatOwner) => string
+  }
+>()("ctmap-kernel/NatMaps") {}
+
+/** Over the configured bpffs ({@link Pins.BpfFsRoot}). @since 0.1.0 */
+export const layer = (options: MapSpec.Options = {}): Layer.Layer<NatMaps, never, Bpf.Bpf> =>
+  Layer.effect(NatMaps, make(options))
+
+/** See {@link layer}. @since 0.1.0 */
+export const make: (options: MapSpec.Options) => Effect.Effect<NatMaps["Service"], never, Bpf.Bpf> = Effect.fnUntraced(
+  function* (options: MapSpec.Options) {
+    const bpf = yield* Bpf.Bpf
+    const root = yield* Pins.BpfFsRoot
+    const withBpf = Effect.provideService(Bpf.Bpf, bpf)
+    const path = (family: Family.Family, owner: NatOwner): string =>
+      MapName.pinPath(
+        root,
+        owner._tag === "Global" ? MapName.nat(family) : MapName.clusterNatInner(family, owner.clusterId)
+      )
+    const typed = <F extends Family.Family, O extends NatOwner>(
+      family: F,
+      owner: O,
+      map: BpfMap.BpfMap
+    ): CtPair.NatMap<F, O> => ({ _tag: "NatMap", family, owner, mismatch: Layout.natMismatch(map.info, family), map })
+    return NatMaps.of({
+      open: (family, owner) =>
+        Effect.map(BpfMap.open(path(family, owner)).pipe(withBpf), (map) => typed(family, owner, map)),
+      openOrCreate: (family, owner) =>
+        Effect.map(BpfMap.openOrCreate(MapSpec.nat(family, options), path(family, owner)).pipe(withBpf), ({ map }) =>
+          typed(family, owner, map)
+        ),
+      path
+    })
+  }
+)
+
+/**
+ * Opens the pair of a family and owner with its NAT map, if that is pinned.
+ *
+ * **Details**
+ *
+ * Errors: `BpfError` where the TCP or the Any map does not open, or the NAT map is there and does not: a pass that
+ * skipped NAT clean-up without a word would leak mappings. `NotAPair` where the maps do not belong together.
+ *
+ * @since 0.1.0
+ */
+export const openPair: <F extends Family.Family, O extends NatOwner>(
+  family: F,
+  owner: O
+) => Effect.Effect<CtPair.CtPair<F, O>, BpfError | CtPair.NotAPair, CtMaps | NatMaps | Scope.Scope> = Effect.fnUntraced(
+  function* <F extends Family.Family, O extends NatOwner>(family: F, owner: O) {
+    const ct = yield* CtMaps
+    const nat = yield* NatMaps
+    const tcp = yield* ct.open({ family, transport: "tcp", owner })
+    const any = yield* ct.open({ family, transport: "any", owner })
+    const natMap = yield* nat
+      .open(family, owner)
+      .pipe(Effect.catchReason("BpfError", "PinNotFound", () => Effect.succeed(undefined)))
+    return yield* CtPair.make(tcp, any, natMap)
+  }
+)

@@ -1,0 +1,262 @@
+/**
+ * What to do when a pinned map is not the one that is wanted: drop it, as Cilium does, or carry its entries over.
+ *
+ * Owns the two ways and their guarantees. Dropping loses every connection of the map once programs use the new one;
+ * migrating copies what is alive into a map of the new size or layout, verifies the copy and swaps the pin in one step.
+ *
+ * @since 0.1.0
+ */
+import { CtEntry, MapSpec, type Release } from "ctmap-core"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import * as Bpf from "./Bpf.ts"
+import { type BpfError, fromErrno } from "./BpfError.ts"
+import * as BpfMap from "./BpfMap.ts"
+import { CtMaps, type Which } from "./CtMaps.ts"
+import type * as Owner from "./Owner.ts"
+import * as Scan from "./Scan.ts"
+
+/**
+ * What became of one pin.
+ *
+ * @since 0.1.0
+ */
+export interface Outcome {
+  readonly path: string
+  readonly outcome: "absent" | "unchanged" | "deleted" | "failed"
+  readonly differences: ReadonlyArray<MapSpec.Difference>
+  /** Why the map could not be opened or unpinned, where it could not. */
+  readonly error: BpfError | undefined
+}
+
+const order = [
+  { family: "ipv4", transport: "tcp" },
+  { family: "ipv4", transport: "any" },
+  { family: "ipv6", transport: "tcp" },
+  { family: "ipv6", transport: "any" }
+] as const
+
+/**
+ * Cilium's `DeleteIfUpgradeNeeded`: unpins every CT map of an owner that differs from its blueprint.
+ *
+ * **Details**
+ *
+ * Looks at all four maps, both families always, and compares type, key size, value size, entries and flags. A map that
+ * is not there is no error, one that cannot be opened or unpinned is reported and the others go on. A program array is
+ * left alone whatever it differs in. Nothing is made anew here, and programs that hold the old map keep using it.
+ *
+ * @since 0.1.0
+ */
+export const deleteIfUpgradeNeeded = (
+  owner: Owner.Owner
+): Effect.Effect<ReadonlyArray<Outcome>, never, CtMaps | Bpf.Bpf> =>
+  Effect.flatMap(CtMaps, (maps) =>
+    Effect.forEach(order, (kind) => {
+      const which: Which = { ...kind, owner }
+      return checkOne(maps.path(which), maps.spec(which))
+    })
+  )
+
+const checkOne = (path: string, wanted: MapSpec.MapSpec): Effect.Effect<Outcome, never, Bpf.Bpf> =>
+  Effect.scoped(
+    Effect.flatMap(BpfMap.open(path), ({ info }) => {
+      const differences = MapSpec.differences(wanted, info)
+      const kept = differences.length === 0 || info.type === MapSpec.mapType.progArray
+      return kept
+        ? Effect.succeed<Outcome>({ path, outcome: "unchanged", differences, error: undefined })
+        : Effect.as(BpfMap.unpin(path), { path, outcome: "deleted", differences, error: undefined } as const)
+    })
+  ).pipe(
+    Effect.catch((error) =>
+      Effect.succeed<Outcome>({
+        path,
+        outcome: error.reason._tag === "PinNotFound" ? "absent" : "failed",
+        differences: [],
+        error: error.reason._tag === "PinNotFound" ? undefined : error
+      })
+    )
+  )
+
+/**
+ * The copy does not hold everything that is alive, so the pin was not swapped.
+ *
+ * @since 0.1.0
+ */
+export class MigrationIncomplete extends Schema.TaggedError<MigrationIncomplete>()("MigrationIncomplete", {
+  path: Schema.String,
+  missing: Schema.Int,
+  maxEntries: Schema.Int
+}) {
+  override get message(): string {
+    return (
+      `migrating ${this.path}: ${this.missing} live entries did not stay in the new map of ${this.maxEntries} entries, ` +
+      `which evicts when it is full; the old map is still pinned and nothing was lost: choose a larger size`
+    )
+  }
+}
+
+/**
+ * What a migration did.
+ *
+ * @since 0.1.0
+ */
+export interface Migrated {
+  readonly path: string
+  readonly differences: ReadonlyArray<MapSpec.Difference>
+  /** Entries in the new map that came from the old one. */
+  readonly copied: number
+  /** Entries that were left behind because `keep` said so. */
+  readonly left: number
+  /** Entries that the datapath wrote to the old map meanwhile, carried over by later rounds. */
+  readonly caughtUp: number
+  /** Rounds over the old map, the first copy included. */
+  readonly rounds: number
+}
+
+/**
+ * How to migrate.
+ *
+ * @since 0.1.0
+ */
+export interface MigrateOptions {
+  /** Which entries are carried over; default all. Called with the buffers of a batch. */
+  readonly keep?: (value: Uint8Array, key: Uint8Array) => boolean
+  /** Changes a value on the way, in place: see {@link convert}. */
+  readonly convert?: (value: Uint8Array) => void
+  /**
+   * For how long to go on carrying over what programs still write to the old map, after the pin was swapped: until
+   * they have been reloaded. Default: until a round finds nothing.
+   */
+  readonly settle?: Duration.Duration
+}
+
+/**
+ * Copies a pinned map into one of other properties and swaps the pin.
+ *
+ * **Details**
+ *
+ * First everything that `keep` accepts is copied into a new, unpinned map, whose entries are then counted. If any is
+ * missing (the new map is too small and evicted it) the migration fails and nothing has changed. Then the new map is
+ * pinned under a temporary name and renamed over the old pin, which the kernel does in one step: a reader finds the old
+ * map or the new one, never none. Finally entries that the datapath wrote to the old map meanwhile are carried over,
+ * until a round finds nothing. Programs that were loaded with the old map use it until they are reloaded; what they
+ * write after the last round stays behind, so reload them soon.
+ *
+ * Keys must be of one size in both. Interruption or failure at any point before the rename leaves the old map pinned,
+ * and no temporary pin. Needs CAP_BPF and write access to the directory of the pin.
+ *
+ * @since 0.1.0
+ */
+export const migrate: (
+  path: string,
+  spec: MapSpec.MapSpec,
+  options?: MigrateOptions
+) => Effect.Effect<Migrated, BpfError | MigrationIncomplete, Bpf.Bpf> = Effect.fnUntraced(function* (
+  path: string,
+  spec: MapSpec.MapSpec,
+  options: MigrateOptions = {}
+) {
+  const bpf = yield* Bpf.Bpf
+  const old = yield* BpfMap.open(path)
+  const fresh = yield* BpfMap.create(spec, old.name)
+  const differences = MapSpec.differences(spec, old.info)
+  if (spec.keySize !== old.info.keySize) {
+    return yield* fromErrno({ operation: "map create", errno: 22, path })
+  }
+  const first = yield* copy(bpf, old, fresh, { ...options, onlyNewer: false })
+  // Nobody else has the new map: an entry that went in and is not there was evicted.
+  const missing = first.copied - (yield* Scan.count(fresh))
+  if (missing > 0) return yield* new MigrationIncomplete({ path, missing, maxEntries: fresh.info.maxEntries })
+  // A bpffs takes no dot in a name.
+  const temporary = `${path}_migrating`
+  yield* Effect.acquireUseRelease(
+    Effect.andThen(BpfMap.unpin(temporary), BpfMap.pin(fresh, temporary)),
+    () =>
+      Effect.suspend(() => {
+        const rc = bpf.renamePin(temporary, path)
+        return rc < 0 ? Effect.fail(fromErrno({ operation: "rename pin", errno: -rc, path })) : Effect.void
+      }),
+    // Renamed, there is nothing left under this name; in any other case it must go.
+    () => Effect.ignore(BpfMap.unpin(temporary))
+  )
+  const until = (yield* Clock.currentTimeMillis) + Duration.toMillis(options.settle ?? Duration.zero)
+  let caughtUp = 0
+  let rounds = 1
+  for (let quiet = false; !quiet;) {
+    const { copied } = yield* copy(bpf, old, fresh, { ...options, onlyNewer: true })
+    caughtUp += copied
+    rounds++
+    quiet = copied === 0 && (yield* Clock.currentTimeMillis) >= until
+    if (!quiet && copied === 0) yield* Effect.sleep(PAUSE)
+  }
+  return { path, differences, copied: first.copied, left: first.left, caughtUp, rounds }
+}, Effect.scoped)
+
+/** Between two rounds that found nothing. */
+const PAUSE = Duration.millis(20)
+
+/** One round from the old map to the new: everything, or only what the new map lacks or has older. */
+const copy = (
+  bpf: Bpf.Calls,
+  old: BpfMap.BpfMap,
+  fresh: BpfMap.BpfMap,
+  options: MigrateOptions & { readonly onlyNewer: boolean }
+): Effect.Effect<{ readonly copied: number; readonly left: number }, BpfError, Bpf.Bpf> => {
+  const { keySize, valueSize } = old.info
+  const there = new Uint8Array(fresh.info.valueSize)
+  const value = new Uint8Array(Math.max(valueSize, fresh.info.valueSize))
+  let copied = 0
+  let left = 0
+  return Effect.as(
+    Scan.forEach(old, ({ keys, values, count }) =>
+      Effect.suspend(() => {
+        for (let i = 0; i < count; i++) {
+          const key = keys.subarray(i * keySize, (i + 1) * keySize)
+          const from = values.subarray(i * valueSize, (i + 1) * valueSize)
+          if (options.keep !== undefined && !options.keep(from, key)) {
+            left++
+            continue
+          }
+          value.fill(0).set(from)
+          options.convert?.(value)
+          const target = value.subarray(0, fresh.info.valueSize)
+          if (options.onlyNewer && bpf.lookup(fresh.fd, key, there) === 0 && !isNewer(target, there)) continue
+          const rc = bpf.update(fresh.fd, key, target, Bpf.ANY)
+          if (rc < 0) return Effect.fail(BpfMap.failure(fresh, "update", rc))
+          copied++
+        }
+        return Effect.void
+      })
+    ),
+    undefined
+  ).pipe(Effect.map(() => ({ copied, left })))
+}
+
+/** By lifetime for CT values; any difference counts where the value is of another kind. */
+const isNewer = (value: Uint8Array, there: Uint8Array): boolean => {
+  const view = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  return value.byteLength === CtEntry.SIZE
+    ? view(value).getUint32(CtEntry.offset.lifetime, true) > view(there).getUint32(CtEntry.offset.lifetime, true)
+    : value.some((byte, i) => byte !== there[i])
+}
+
+/**
+ * Rewrites a CT value from one release's layout to another's, in place.
+ *
+ * **Details**
+ *
+ * Shape: 56 bytes. A service entry keeps its backend. In any other entry bytes 0..15 and 40..41 mean something else on
+ * the other side (nothing and an interface number in 1.17, the NAT address and port in 1.20), so they are cleared: both
+ * datapaths treat zero as "not known" and fill it in with the next packet.
+ *
+ * @since 0.1.0
+ */
+export const convert =
+  (from: Release.Release, to: Release.Release, isService: (value: Uint8Array) => boolean) =>
+  (value: Uint8Array): void => {
+    if (from === to) return
+    value.fill(0, CtEntry.offset.ifindex, CtEntry.offset.ifindex + 2)
+    if (!isService(value)) value.fill(0, 0, CtEntry.offset.packets)
+  }

@@ -1,0 +1,291 @@
+/**
+ * Files of the in-memory kernel: directories, some of them on a bpffs, and pins.
+ *
+ * Owns paths and permissions, with the errors of Linux 6.18. Links, time stamps and ordinary files do not exist here.
+ */
+import type * as Bpf from "../Bpf.ts"
+import type { KernelObject } from "./memoryMap.ts"
+import {
+  EACCES,
+  EBUSY,
+  EEXIST,
+  EINVAL,
+  EISDIR,
+  ENAMETOOLONG,
+  ENOENT,
+  ENOTDIR,
+  ENOTEMPTY,
+  EPERM,
+  EXDEV
+} from "./memoryErrno.ts"
+
+/** Who asks. */
+export interface Identity {
+  readonly uid: number
+  readonly gid: number
+  readonly capabilities: ReadonlySet<string>
+}
+
+interface Inode {
+  uid: number
+  gid: number
+  mode: number
+}
+
+interface Directory extends Inode {
+  readonly kind: "directory"
+  /** The bpffs it is on, or `undefined`. */
+  readonly mount: string | undefined
+  parent: Directory | undefined
+  readonly entries: Map<string, Directory | Pin>
+}
+
+interface Pin extends Inode {
+  readonly kind: "pin"
+  readonly object: KernelObject
+}
+
+const READ = 4
+const WRITE = 2
+const EXECUTE = 1
+const STICKY = 0o1000
+
+/** What a path names: a place in a directory, and what is there. */
+interface Place {
+  readonly directory: Directory
+  readonly name: string
+  readonly found: Directory | Pin | undefined
+}
+
+/** A tree of directories. `release` hears of every pin that goes. */
+export class FileTree {
+  readonly #root: Directory = newDirectory(undefined, undefined, { uid: 0, gid: 0 }, 0o755)
+  readonly #identity: () => Identity
+  readonly #release: (object: KernelObject) => void
+
+  /** `mounts` are paths of bpffs; they and their parents exist from the start, and so does `/tmp`. */
+  constructor(mounts: ReadonlyArray<string>, identity: () => Identity, release: (object: KernelObject) => void) {
+    this.#identity = identity
+    this.#release = release
+    this.#ensure("/tmp", undefined).mode = 0o1777
+    for (const mount of mounts) this.#ensure(mount, mount).mode = 0o1777
+  }
+
+  /** What is pinned at a path, if it may be read and written. */
+  open(path: string): KernelObject | number {
+    const place = this.#resolve(path)
+    if (typeof place === "number") return place
+    if (place.found === undefined) return -ENOENT
+    if (place.found.kind === "directory" || !this.#may(place.found, READ | WRITE)) return -EACCES
+    return place.found.object
+  }
+
+  /** Pins an object that the caller has taken hold of. */
+  pin(object: KernelObject, path: string): number {
+    const place = this.#resolve(path, true)
+    if (typeof place === "number") return place
+    if (place.found !== undefined) return -EEXIST
+    if (place.directory.mount === undefined) return -EPERM
+    if (!this.#may(place.directory, WRITE | EXECUTE)) return -EACCES
+    const { uid, gid } = this.#identity()
+    const pin: Pin = { kind: "pin", object, uid, gid, mode: 0o600 }
+    place.directory.entries.set(place.name, pin)
+    return 0
+  }
+
+  remove(path: string): number {
+    const place = this.#resolve(path)
+    if (typeof place === "number") return place
+    if (place.found === undefined) return -ENOENT
+    if (place.found.kind === "directory" && isMountPoint(place.found)) return -EBUSY
+    const refused = this.#mayReplace(place.directory, place.found)
+    if (refused !== 0) return refused
+    if (place.found.kind === "directory" && place.found.entries.size > 0) return -ENOTEMPTY
+    place.directory.entries.delete(place.name)
+    this.#released(place.found)
+    return 0
+  }
+
+  rename(from: string, to: string): number {
+    const source = this.#resolve(from)
+    if (typeof source === "number") return source
+    const target = this.#resolve(to)
+    if (typeof target === "number") return target
+    const moved = source.found
+    if (moved === undefined) return -ENOENT
+    if (source.directory.mount !== target.directory.mount) return -EXDEV
+    if (moved === target.found) return 0
+    if (moved.kind === "directory" && isInside(target.directory, moved)) return -EINVAL
+    const refused = this.#mayReplace(source.directory, moved) || this.#mayReplace(target.directory, target.found)
+    if (refused !== 0) return refused
+    if (target.found !== undefined) {
+      if (moved.kind === "directory" && target.found.kind !== "directory") return -ENOTDIR
+      if (moved.kind !== "directory" && target.found.kind === "directory") return -EISDIR
+      if (target.found.kind === "directory" && target.found.entries.size > 0) return -ENOTEMPTY
+    }
+    source.directory.entries.delete(source.name)
+    target.directory.entries.set(target.name, moved)
+    if (moved.kind === "directory") moved.parent = target.directory
+    if (target.found !== undefined) this.#released(target.found)
+    return 0
+  }
+
+  makeDirectory(path: string): number {
+    const names = split(path)
+    if (names === undefined) return -ENOENT
+    let at = this.#root
+    for (const [depth, name] of names.entries()) {
+      const place = this.#step(at, name)
+      if (typeof place === "number") return place
+      const isLast = depth === names.length - 1
+      if (place.found?.kind === "pin") return isLast ? -EEXIST : -ENOTDIR
+      if (place.found === undefined && !this.#may(at, WRITE | EXECUTE)) return -EACCES
+      at = place.found ?? this.#create(at, name)
+    }
+    return 0
+  }
+
+  list(path: string): ReadonlyArray<string> | number {
+    const place = this.#resolve(path)
+    if (typeof place === "number") return place
+    if (place.found === undefined) return -ENOENT
+    if (place.found.kind !== "directory") return -ENOTDIR
+    return this.#may(place.found, READ) ? [...place.found.entries.keys()].toSorted() : -EACCES
+  }
+
+  stat(path: string): Bpf.PathInfo | number {
+    const place = this.#resolve(path)
+    if (typeof place === "number") return place
+    if (place.found === undefined) return -ENOENT
+    const { kind, uid, gid, mode } = place.found
+    return { kind, uid, gid, mode }
+  }
+
+  isBpfFs(path: string): boolean {
+    let at: Directory | Pin = this.#root
+    let mount = at.mount
+    for (const name of split(path) ?? []) {
+      if (at.kind !== "directory") break
+      const found: Directory | Pin | undefined = at.entries.get(name)
+      if (found === undefined) break
+      at = found
+      if (at.kind === "directory") mount = at.mount
+    }
+    return mount !== undefined
+  }
+
+  /** What is pinned at a path, whoever asks. */
+  at(path: string): KernelObject | undefined {
+    const place = this.#resolve(path, false, ROOT)
+    return typeof place === "number" || place.found?.kind !== "pin" ? undefined : place.found.object
+  }
+
+  /** Owner or permission bits of what is at a path, whoever asks. */
+  change(path: string, change: Partial<Inode>): number {
+    const place = this.#resolve(path, false, ROOT)
+    if (typeof place === "number") return place
+    if (place.found === undefined) return -ENOENT
+    Object.assign(place.found, change)
+    return 0
+  }
+
+  /** Paths of all pins. */
+  pins(): ReadonlyArray<string> {
+    const paths: Array<string> = []
+    const walk = (directory: Directory, prefix: string): void => {
+      for (const [name, entry] of directory.entries) {
+        if (entry.kind === "directory") walk(entry, `${prefix}/${name}`)
+        else paths.push(`${prefix}/${name}`)
+      }
+    }
+    walk(this.#root, "")
+    return paths.toSorted()
+  }
+
+  #ensure(path: string, mount: string | undefined): Directory {
+    let at = this.#root
+    const names = split(path) ?? []
+    for (const [depth, name] of names.entries()) {
+      const found = at.entries.get(name)
+      if (found?.kind === "directory" && (depth < names.length - 1 || mount === undefined)) at = found
+      else {
+        const made = newDirectory(at, depth === names.length - 1 ? mount : at.mount, ROOT, 0o755)
+        at.entries.set(name, made)
+        at = made
+      }
+    }
+    return at
+  }
+
+  #create(parent: Directory, name: string): Directory {
+    const made = newDirectory(parent, parent.mount, this.#identity(), 0o755)
+    parent.entries.set(name, made)
+    return made
+  }
+
+  /** To the place a path names. `isNew`: a trailing slash is -ENOENT, not -ENOTDIR. */
+  #resolve(path: string, isNew = false, identity = this.#identity()): Place | number {
+    const names = split(path)
+    if (names === undefined) return -ENOENT
+    let at = this.#root
+    let place: Place = { directory: at, name: "", found: at }
+    for (const name of names) {
+      if (place.found === undefined) return -ENOENT
+      if (place.found.kind !== "directory") return -ENOTDIR
+      at = place.found
+      const next = this.#step(at, name, identity)
+      if (typeof next === "number") return next
+      place = next
+    }
+    if (!path.endsWith("/") || place.found?.kind === "directory") return place
+    return place.found === undefined || isNew ? -ENOENT : -ENOTDIR
+  }
+
+  #step(directory: Directory, name: string, identity = this.#identity()): Place | number {
+    if (!this.#may(directory, EXECUTE, identity)) return -EACCES
+    if (name.length > 255) return -ENAMETOOLONG
+    if (name === "..") return { directory, name, found: directory.parent ?? directory }
+    const found = directory.entries.get(name)
+    // A bpffs keeps names with a dot for itself: it does not even look for them.
+    if (found === undefined && directory.mount !== undefined && name.includes(".")) return -EPERM
+    return { directory, name, found }
+  }
+
+  #may(inode: Inode, wanted: number, identity = this.#identity()): boolean {
+    if (identity.capabilities.has("CAP_DAC_OVERRIDE")) return true
+    const shift = inode.uid === identity.uid ? 6 : inode.gid === identity.gid ? 3 : 0
+    return ((inode.mode >> shift) & wanted) === wanted
+  }
+
+  /** 0 where an entry of a directory may be removed or replaced, or -errno. */
+  #mayReplace(directory: Directory, entry: Inode | undefined): number {
+    const { uid, capabilities } = this.#identity()
+    if (!this.#may(directory, WRITE | EXECUTE)) return -EACCES
+    if (entry === undefined || (directory.mode & STICKY) === 0 || capabilities.has("CAP_FOWNER")) return 0
+    return entry.uid === uid || directory.uid === uid ? 0 : -EPERM
+  }
+
+  #released(entry: Directory | Pin): void {
+    if (entry.kind === "pin") this.#release(entry.object)
+  }
+}
+
+const ROOT: Identity = { uid: 0, gid: 0, capabilities: new Set(["CAP_DAC_OVERRIDE", "CAP_FOWNER"]) }
+
+const newDirectory = (
+  parent: Directory | undefined,
+  mount: string | undefined,
+  { uid, gid }: { readonly uid: number; readonly gid: number },
+  mode: number
+): Directory => ({ kind: "directory", mount, parent, uid, gid, mode, entries: new Map() })
+
+const isMountPoint = ({ mount, parent }: Directory): boolean => parent === undefined || parent.mount !== mount
+
+const isInside = (directory: Directory, outer: Directory): boolean => {
+  for (let at: Directory | undefined = directory; at !== undefined; at = at.parent) if (at === outer) return true
+  return false
+}
+
+/** Names of an absolute path; there is no working directory. */
+const split = (path: string): ReadonlyArray<string> | undefined =>
+  path.startsWith("/") ? path.split("/").filter((name) => name !== "" && name !== ".") : undefined

@@ -1,0 +1,15 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Bpf } from "ctmap-kernel"
+import * as BpfMemory from "ctmap-kernel/BpfMemory"
+import * as Layer from "effect/Layer"
+import { contract } from "./contract/Bpf.contract.ts"
+
+const { calls, control } = BpfMemory.make()
+
+contract("Bpf in memory", Layer.succeed(Bpf.Bpf, calls), { root: "/sys/fs/bpf" })
+
+describe("Bpf in memory, after the contract", () => {
+  it("has no fd, pin, map or program left", () => {
+    assert.deepStrictEqual([control.openFds(), control.pins(), control.living()], [[], [], []])
+  })
+})

@@ -1,0 +1,449 @@
+/** What typed maps, scans and upgrades promise, on any kernel. */
+import { assert, describe, it } from "@effect/vitest"
+import { CtEntry, MapKind, MapName, MapSpec } from "ctmap-core"
+import { Bpf, BpfMap, CtMaps, KernelClock, Layout, NatMaps, Owner, Pins, Scan, Upgrade } from "ctmap-kernel"
+import { Recorded, Vectors } from "ctmap-testing"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+
+const { toHex } = Vectors
+
+export interface Kernel {
+  readonly layer: Layer.Layer<Bpf.Bpf, unknown>
+  /** A bpffs of the tests' own. */
+  readonly root: string
+}
+
+type Needs = Bpf.Bpf | CtMaps.CtMaps | NatMaps.NatMaps | Scope.Scope
+
+const small = { limits: { ctTcp: 4096, ctAny: 4096, nat: 4096 } }
+const spec = (change: Partial<MapSpec.Properties> = {}): MapSpec.MapSpec => ({
+  ...MapSpec.ct(MapKind.globals[0], small),
+  ...change
+})
+
+/** A key and value of entry `i` of a CT table; the lifetime is `i`. */
+const entryOf = (i: number): { readonly key: Uint8Array<ArrayBuffer>; readonly value: Uint8Array<ArrayBuffer> } => {
+  const key = new Uint8Array(14)
+  const value = new Uint8Array(56)
+  new DataView(key.buffer).setUint32(0, i + 1)
+  key[12] = 6
+  new DataView(value.buffer).setUint32(CtEntry.offset.lifetime, i, true)
+  return { key, value }
+}
+
+const put = (map: BpfMap.BpfMap, count: number) =>
+  Effect.forEach(
+    Array.from({ length: count }, (_, i) => entryOf(i)),
+    (entry) => BpfMap.update(map, entry),
+    {
+      discard: true
+    }
+  )
+
+/** Every entry of a map as `key value` hex, sorted. */
+const contents = (map: BpfMap.BpfMap, options?: Scan.Options) => {
+  const found: Array<string> = []
+  const { keySize, valueSize } = map.info
+  return Effect.as(
+    Scan.forEachSync(
+      map,
+      ({ keys, values, count }) => {
+        for (let i = 0; i < count; i++) {
+          const key = toHex(keys.subarray(i * keySize, (i + 1) * keySize))
+          found.push(`${key} ${toHex(values.subarray(i * valueSize, (i + 1) * valueSize))}`)
+        }
+      },
+      options
+    ),
+    found
+  ).pipe(Effect.map((all) => all.toSorted()))
+}
+
+export const contract = (name: string, kernel: Kernel): void => {
+  let directories = 0
+  /** Runs a test below a directory of its own. */
+  const live = (title: string, test: (root: string) => Effect.Effect<void, unknown, Needs>): void => {
+    it.effect(title, () => {
+      const root = `${kernel.root}/maps${++directories}`
+      return Effect.scoped(test(root)).pipe(
+        Effect.provide(
+          Layer.mergeAll(CtMaps.layer(small), NatMaps.layer(small)).pipe(Layer.provideMerge(kernel.layer))
+        ),
+        Effect.provideService(Pins.BpfFsRoot, root)
+      )
+    })
+  }
+
+  describe(`${name}: opening maps`, () => {
+    live("a map that is made and pinned is found again, with its properties", (root) =>
+      Effect.gen(function* () {
+        const path = MapName.pinPath(root, "cilium_ct4_global")
+        const made = yield* BpfMap.createPinned(spec(), path)
+        const found = yield* BpfMap.open(path)
+        assert.deepStrictEqual(MapSpec.differences(spec(), found.info), [])
+        assert.deepStrictEqual([found.name, found.path, found.info.id], ["cilium_ct4_global", path, made.info.id])
+        assert.isTrue(yield* BpfMap.exists(path))
+        assert.isTrue(yield* BpfMap.unpin(path))
+        assert.isFalse(yield* BpfMap.unpin(path))
+        assert.isFalse(yield* BpfMap.exists(path))
+      })
+    )
+
+    live("an absent pin says where it looked and what to do", (root) =>
+      Effect.gen(function* () {
+        const error = yield* Effect.flip(BpfMap.open(`${root}/none`))
+        assert.strictEqual(error.reason._tag, "PinNotFound")
+        assert.include(error.message, `${root}/none`)
+        assert.include(error.message, "check the path")
+      })
+    )
+
+    live("a path outside a bpffs is refused by that name, before anything is tried", () =>
+      Effect.gen(function* () {
+        const map = yield* BpfMap.create(spec(), "m")
+        const error = yield* Effect.flip(BpfMap.pin(map, "/proc/self/map"))
+        assert.strictEqual(error.reason._tag, "NotBpfFs")
+        assert.include(error.message, "mount -t bpf")
+      })
+    )
+
+    live("open-or-create keeps the map that is wanted and replaces any other, naming every difference", (root) =>
+      Effect.gen(function* () {
+        const path = `${root}/tc/globals/m`
+        const first = yield* BpfMap.openOrCreate(spec(), path)
+        yield* put(first.map, 3)
+        const second = yield* BpfMap.openOrCreate(spec(), path)
+        assert.deepStrictEqual([first.created, second.created, second.map.info.id], [true, false, first.map.info.id])
+        const third = yield* BpfMap.openOrCreate(spec({ maxEntries: 2048 }), path)
+        assert.deepStrictEqual(third.replaced, [{ property: "maxEntries", wanted: 2048, found: 4096 }])
+        assert.strictEqual(yield* Scan.count(third.map), 0)
+        assert.strictEqual(yield* Scan.count(first.map), 3)
+      })
+    )
+
+    live("a map used after its scope has closed is a defect, not a call on somebody else's fd", () =>
+      Effect.gen(function* () {
+        const map = yield* Effect.scoped(BpfMap.create(spec(), "gone"))
+        assert.throws(() => map.fd, /gone was used after its scope/)
+        const exit = yield* Effect.exit(BpfMap.lookup(map, new Uint8Array(14)))
+        assert.isTrue(exit._tag === "Failure" && exit.cause.reasons.some((reason) => reason._tag === "Die"))
+      })
+    )
+
+    live("an outer map is made from its spec, template and all", () =>
+      Effect.gen(function* () {
+        const outer = yield* BpfMap.create(MapSpec.clusterOuter(MapKind.globals[0], 255, small), "outer")
+        assert.deepStrictEqual([outer.info.type, outer.info.maxEntries], [12, 256])
+        const inner = yield* BpfMap.create(spec(), "inner")
+        const key = Uint8Array.of(7, 0, 0, 0)
+        yield* BpfMap.update(outer, { key, value: new Uint8Array(Uint32Array.of(inner.fd).buffer) })
+        const value = Option.getOrThrow(yield* BpfMap.lookup(outer, key))
+        assert.strictEqual(new DataView(value.buffer).getUint32(0, true), inner.info.id)
+      })
+    )
+  })
+
+  describe(`${name}: single entries`, () => {
+    live("are found, replaced, inserted only once, and deleted only once", () =>
+      Effect.gen(function* () {
+        const map = yield* BpfMap.create(spec(), "m")
+        const { key, value } = entryOf(5)
+        assert.isTrue(Option.isNone(yield* BpfMap.lookup(map, key)))
+        assert.strictEqual(
+          (yield* Effect.flip(BpfMap.update(map, { key, value }, Bpf.EXIST))).reason._tag,
+          "KeyNotExist"
+        )
+        yield* BpfMap.update(map, { key, value }, Bpf.NOEXIST)
+        assert.strictEqual(
+          (yield* Effect.flip(BpfMap.update(map, { key, value }, Bpf.NOEXIST))).reason._tag,
+          "KeyExist"
+        )
+        assert.strictEqual(toHex(Option.getOrThrow(yield* BpfMap.lookup(map, key))), toHex(value))
+        assert.isTrue(yield* BpfMap.remove(map, key))
+        assert.isFalse(yield* BpfMap.remove(map, key))
+      })
+    )
+  })
+
+  describe(`${name}: sizes`, () => {
+    live("a key or value of another size never reaches the kernel, which would read past its end", () =>
+      Effect.gen(function* () {
+        const map = yield* BpfMap.create(spec(), "m")
+        const { key, value } = entryOf(1)
+        const reasons = yield* Effect.forEach(
+          [
+            BpfMap.lookup(map, key.subarray(1)),
+            BpfMap.remove(map, new Uint8Array(15)),
+            BpfMap.update(map, { key: key.subarray(1), value }),
+            BpfMap.update(map, { key, value: value.subarray(1) })
+          ],
+          (call) => Effect.map(Effect.flip(call), (error) => error.reason._tag)
+        )
+        assert.deepStrictEqual(new Set(reasons), new Set(["InvalidArgument"]))
+      })
+    )
+
+    live("a per-CPU map has a value for every possible CPU", () =>
+      Effect.gen(function* () {
+        const bpf = yield* Bpf.Bpf
+        const map = yield* BpfMap.create(MapSpec.natRetries, "retries")
+        const value = Option.getOrThrow(yield* BpfMap.lookup(map, new Uint8Array(4)))
+        assert.strictEqual(value.byteLength, 8 * bpf.possibleCpus())
+      })
+    )
+
+    live("a migration to other keys is refused before anything is made", (root) =>
+      Effect.gen(function* () {
+        const path = `${root}/tc/globals/m`
+        yield* BpfMap.createPinned(spec(), path)
+        const error = yield* Effect.flip(Upgrade.migrate(path, spec({ keySize: 38 })))
+        assert.isTrue(error._tag === "BpfError" && error.reason._tag === "InvalidArgument")
+      })
+    )
+  })
+
+  describe(`${name}: scans`, () => {
+    for (const method of ["batch", "next-key"] as const) {
+      for (const batchSize of [1, 7, 64, 100_000]) {
+        live(`by ${method}, ${batchSize} at a time: every entry once`, () =>
+          Effect.gen(function* () {
+            const map = yield* BpfMap.create(spec(), "m")
+            yield* put(map, 500)
+            const expected = Array.from({ length: 500 }, (_, i) => entryOf(i)).map(
+              ({ key, value }) => `${toHex(key)} ${toHex(value)}`
+            )
+            assert.deepStrictEqual(yield* contents(map, { method, batchSize }), expected.toSorted())
+            const report = yield* Scan.forEach(map, () => Effect.void, { method, batchSize })
+            assert.deepStrictEqual(
+              [report.method, report.entries, report.completed, report.restarts],
+              [method, 500, true, 0]
+            )
+          })
+        )
+      }
+      live(`by ${method}: an empty map is complete and has no batch`, () =>
+        Effect.gen(function* () {
+          const map = yield* BpfMap.create(spec(), "m")
+          let batches = 0
+          const report = yield* Scan.forEachSync(map, () => void batches++, { method })
+          assert.deepStrictEqual([report.completed, report.entries, batches], [true, 0, 0])
+        })
+      )
+      live(`by ${method}: deleting what was handed out loses nothing and ends`, () =>
+        Effect.gen(function* () {
+          const map = yield* BpfMap.create(spec(), "m")
+          yield* put(map, 300)
+          const seen = new Set<string>()
+          const report = yield* Scan.forEach(
+            map,
+            ({ keys, count }) =>
+              Effect.forEach(
+                Array.from({ length: count }, (_, i) => keys.slice(i * 14, (i + 1) * 14)),
+                (key) => {
+                  seen.add(toHex(key))
+                  return BpfMap.remove(map, key)
+                }
+              ),
+            { method, batchSize: 16 }
+          )
+          assert.isTrue(report.completed)
+          assert.strictEqual(seen.size, 300)
+          assert.strictEqual(yield* Scan.count(map), 0)
+        })
+      )
+    }
+
+    live("as a stream: the same entries, and taking some is enough", () =>
+      Effect.gen(function* () {
+        const map = yield* BpfMap.create(spec(), "m")
+        yield* put(map, 500)
+        const counts = yield* Stream.runCollect(Stream.map(Scan.stream(map, { batchSize: 64 }), ({ count }) => count))
+        assert.strictEqual(
+          counts.reduce((a, b) => a + b, 0),
+          500
+        )
+        const some = yield* Stream.runCollect(
+          Stream.take(
+            Stream.map(Scan.stream(map), ({ count }) => count),
+            1
+          )
+        )
+        assert.strictEqual(some.length, 1)
+      })
+    )
+  })
+
+  describe(`${name}: the datapath's maps`, () => {
+    const recorded = (map: BpfMap.BpfMap, table: Recorded.Table) =>
+      Effect.flatMap(Bpf.Bpf, (bpf) =>
+        Effect.sync(() =>
+          assert.strictEqual(bpf.updateBatch(map.fd, table.keys, table.values, Uint32Array.of(table.count)), 0)
+        )
+      )
+    const tables = Recorded.tables("pods-ktime", "before")
+
+    live("are discovered by name, in list order, strangers left out", (root) =>
+      Effect.gen(function* () {
+        for (const file of [
+          "cilium_ct_any6_global",
+          "cilium_ct4_00007",
+          "cilium_snat_v4_external",
+          "cilium_ct4_global",
+          "cilium_ipcache"
+        ]) {
+          yield* BpfMap.createPinned(spec(), MapName.pinPath(root, file))
+        }
+        const pins = yield* Pins.discover
+        assert.deepStrictEqual(
+          pins.map((pin) => [pin.name, pin.denoted._tag]),
+          [
+            ["cilium_ct4_global", "Global"],
+            ["cilium_ct_any6_global", "Global"],
+            ["cilium_snat_v4_external", "Nat"],
+            ["cilium_ct4_00007", "Local"]
+          ]
+        )
+      })
+    )
+
+    live("nothing pinned is an error that says where", (root) =>
+      Effect.gen(function* () {
+        const error = yield* Effect.flip(Pins.discover)
+        assert.include(error.message, `${root}/tc/globals`)
+      })
+    )
+
+    live("open typed, with a layout judged by their entries", () =>
+      Effect.gen(function* () {
+        const maps = yield* CtMaps.CtMaps
+        const which = { family: "ipv4", transport: "tcp", owner: Owner.global } as const
+        yield* recorded((yield* maps.openOrCreate(which)).map, tables.get("cilium_ct4_global")!)
+        const opened = yield* maps.open(which)
+        assert.deepStrictEqual([opened.family, opened.transport, opened.layout._tag], ["ipv4", "tcp", "Known"])
+        assert.strictEqual(Layout.releaseOf(opened.layout), "1.17")
+        assert.strictEqual(yield* Scan.count(opened.map), 1008)
+      })
+    )
+
+    live("of a layout nobody knows open too, with a verdict that forbids to interpret them", (root) =>
+      Effect.gen(function* () {
+        const maps = yield* CtMaps.CtMaps
+        yield* BpfMap.createPinned(spec({ valueSize: 64 }), MapName.pinPath(root, "cilium_ct4_global"))
+        const { layout } = yield* maps.open({ family: "ipv4", transport: "tcp", owner: Owner.global })
+        assert.isTrue(layout._tag === "Unknown" && layout.why.includes("values 64"))
+      })
+    )
+
+    live("of an endpoint exist only when all of them do", () =>
+      Effect.gen(function* () {
+        const maps = yield* CtMaps.CtMaps
+        const owner = Owner.endpoint(65_543n)
+        const families = { ipv4: true, ipv6: false }
+        assert.isFalse(yield* maps.exists(owner, families))
+        assert.isTrue(yield* maps.exists(owner, { ipv4: false, ipv6: false }))
+        for (const transport of ["tcp", "any"] as const) yield* maps.openOrCreate({ family: "ipv4", transport, owner })
+        assert.isTrue(yield* maps.exists(owner, families))
+        assert.isFalse(yield* maps.exists(owner))
+        const opened = yield* maps.openAll(owner)
+        assert.deepStrictEqual(
+          opened.map(({ map }) => [map.name, map.info.maxEntries]),
+          [
+            ["cilium_ct4_00007", 64_000],
+            ["cilium_ct_any4_00007", 64_000]
+          ]
+        )
+      })
+    )
+
+    live("pair up with the NAT map of their owner; without one, the pair says so", () =>
+      Effect.gen(function* () {
+        const maps = yield* CtMaps.CtMaps
+        const nat = yield* NatMaps.NatMaps
+        for (const transport of ["tcp", "any"] as const)
+          yield* maps.openOrCreate({ family: "ipv6", transport, owner: Owner.global })
+        assert.isUndefined((yield* NatMaps.openPair("ipv6", Owner.global)).nat)
+        yield* nat.openOrCreate("ipv6", Owner.global)
+        const pair = yield* NatMaps.openPair("ipv6", Owner.global)
+        assert.strictEqual(pair.nat?.map.name, "cilium_snat_v6_external")
+        assert.strictEqual((yield* Effect.flip(NatMaps.openPair("ipv4", Owner.global)))._tag, "BpfError")
+      })
+    )
+
+    live("have a clock that moves on", () =>
+      Effect.gen(function* () {
+        const now = yield* Effect.flatMap(KernelClock.KernelClock, (clock) => clock.now).pipe(
+          Effect.provide(KernelClock.layerKtime)
+        )
+        assert.isAbove(now, 0)
+      })
+    )
+  })
+
+  describe(`${name}: maps of another size`, () => {
+    live("delete-if-upgrade-needed unpins what differs, names how, and leaves the rest", (root) =>
+      Effect.gen(function* () {
+        const maps = yield* CtMaps.CtMaps
+        yield* maps.openOrCreate({ family: "ipv4", transport: "tcp", owner: Owner.global })
+        yield* BpfMap.createPinned(spec({ maxEntries: 1024 }), MapName.pinPath(root, "cilium_ct_any4_global"))
+        const outcomes = yield* Upgrade.deleteIfUpgradeNeeded(Owner.global)
+        assert.deepStrictEqual(
+          outcomes.map(({ outcome }) => outcome),
+          ["unchanged", "deleted", "absent", "absent"]
+        )
+        assert.deepStrictEqual(outcomes[1]?.differences, [{ property: "maxEntries", wanted: 4096, found: 1024 }])
+        assert.isFalse(yield* BpfMap.exists(MapName.pinPath(root, "cilium_ct_any4_global")))
+        assert.isTrue(yield* BpfMap.exists(MapName.pinPath(root, "cilium_ct4_global")))
+      })
+    )
+
+    live("migrate keeps every entry, in a map of the new size, under the same pin", (root) =>
+      Effect.gen(function* () {
+        const path = `${root}/tc/globals/m`
+        const old = yield* BpfMap.createPinned(spec(), path)
+        yield* put(old, 1000)
+        const before = yield* contents(old)
+        const done = yield* Upgrade.migrate(path, spec({ maxEntries: 16_384 }))
+        assert.deepStrictEqual([done.copied, done.left, done.caughtUp], [1000, 0, 0])
+        const fresh = yield* BpfMap.open(path)
+        assert.strictEqual(fresh.info.maxEntries, 16_384)
+        assert.deepStrictEqual(yield* contents(fresh), before)
+        assert.isFalse(yield* BpfMap.exists(`${path}_migrating`))
+      })
+    )
+
+    live("migrate into a map that is too small changes nothing and says what to do", (root) =>
+      Effect.gen(function* () {
+        const path = `${root}/tc/globals/m`
+        const old = yield* BpfMap.createPinned(spec(), path)
+        yield* put(old, 1000)
+        const error = yield* Effect.flip(Upgrade.migrate(path, spec({ maxEntries: 128 })))
+        assert.isTrue(error._tag === "MigrationIncomplete" && error.missing > 0, error.message)
+        assert.include(error.message, "choose a larger size")
+        assert.strictEqual((yield* BpfMap.open(path)).info.id, old.info.id)
+        assert.isFalse(yield* BpfMap.exists(`${path}_migrating`))
+      })
+    )
+
+    live("migrate leaves behind what it is told to, and converts the rest", (root) =>
+      Effect.gen(function* () {
+        const path = `${root}/tc/globals/m`
+        const old = yield* BpfMap.createPinned(spec(), path)
+        yield* put(old, 100)
+        const lifetime = (value: Uint8Array) =>
+          new DataView(value.buffer, value.byteOffset).getUint32(CtEntry.offset.lifetime, true)
+        const done = yield* Upgrade.migrate(path, spec({ maxEntries: 8192 }), {
+          keep: (value) => lifetime(value) >= 40,
+          convert: (value) => value.fill(0xee, 0, 4)
+        })
+        assert.deepStrictEqual([done.copied, done.left], [60, 40])
+        const fresh = yield* BpfMap.open(path)
+        const value = Option.getOrThrow(yield* BpfMap.lookup(fresh, entryOf(50).key))
+        assert.strictEqual(toHex(value.subarray(0, 4)), "eeeeeeee")
+      })
+    )
+  })
+}
