@@ -66,6 +66,46 @@ const install = (mayChange) => {
   writeFileSync(stamp, fingerprint())
 }
 
+/** How each system installs libbpf, which is what reaches the kernel. */
+const packageManagers = [
+  [
+    ["apt-get", "update"],
+    ["apt-get", "install", "-y", "--no-install-recommends", "libbpf1"]
+  ],
+  [["dnf", "install", "-y", "libbpf"]],
+  [["apk", "add", "libbpf"]]
+]
+
+/** Brings libbpf where it is missing and this user may; elsewhere says what to do, and what works without it goes on. */
+const bringLibbpf = () => {
+  if (process.platform !== "linux" || hasLibbpf()) return
+  if (process.getuid() === 0) {
+    for (const steps of packageManagers) {
+      if (spawnSync(steps[0][0], ["--version"]).error !== undefined) continue
+      process.stderr.write("ctmap: installing the system's libbpf\n")
+      for (const [program, ...args] of steps) spawnSync(program, args, { stdio: ["ignore", 2, 2] })
+      if (hasLibbpf()) return
+    }
+  }
+  process.stderr.write(
+    "ctmap: libbpf.so.1 is missing, so nothing reaches the kernel here: as root, `apt install libbpf1`, `dnf install libbpf` or `apk add libbpf`\n"
+  )
+}
+
+/** Asks the dynamic linker the way the program will: its cache, then the usual folders. */
+const hasLibbpf = () => {
+  const { stdout = "" } = spawnSync("ldconfig", ["-p"], { encoding: "utf8" })
+  const folders = [
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    `/usr/lib/${process.arch === "x64" ? "x86_64" : "aarch64"}-linux-gnu`
+  ]
+  return (stdout ?? "").includes("libbpf.so.1") || folders.some((folder) => existsSync(join(folder, "libbpf.so.1")))
+}
+
 /** The benchmark with a name, relative to the root; without one, or with a wrong one, says which there are. */
 const benchmark = (name) => {
   const file = join("bench", "src", `${name}.ts`)
@@ -95,4 +135,5 @@ if (Number.parseInt(process.versions.node) < 20) fail(`Node 20 or newer is neede
 if (process.platform === "win32") fail("Windows is not supported: use Linux, or macOS for what needs no kernel.")
 if (!commands.includes(command)) fail(`say one of: ${commands.join(", ")}.`)
 install(command === "fix")
+if (["start", "test", "bench"].includes(command)) bringLibbpf()
 run(command === "bench" ? benchmark(args.shift()) : join("scripts", `${command}.ts`), args)

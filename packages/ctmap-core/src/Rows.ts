@@ -93,8 +93,10 @@ const checkColumn = (
   structure: string
 ): void => {
   const last = start + stride * (count - 1)
-  if (!(start >= 0 && stride >= size && count >= 0 && last + size <= view.byteLength)) {
-    throw new CodecError({ structure, expected: size, actual: Math.max(0, view.byteLength - last) || 0, at: last || 0 })
+  const isWhole = [start, stride, count, last].every((number) => Number.isSafeInteger(number) && number >= 0)
+  if (!(isWhole && stride >= size && last + size <= view.byteLength)) {
+    const at = Number.isSafeInteger(last) ? last : -1
+    throw new CodecError({ structure, expected: size, actual: Math.max(0, view.byteLength - Math.max(0, at)), at })
   }
 }
 

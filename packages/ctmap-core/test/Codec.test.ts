@@ -319,6 +319,31 @@ describe("layout", () => {
   })
 })
 
+describe("an offset that is none", () => {
+  it.each([
+    { at: -1, left: 8, said: -1 },
+    { at: 6, left: 2, said: 6 },
+    { at: 6.5, left: 2, said: -1 },
+    { at: -0.5, left: 8, said: -1 },
+    { at: 100, left: 0, said: 100 },
+    { at: 2 ** 53, left: 0, said: -1 },
+    { at: -(2 ** 53), left: 8, said: -1 },
+    { at: Number.POSITIVE_INFINITY, left: 0, said: -1 },
+    { at: Number.NaN, left: 8, said: -1 }
+  ])("$at is a CodecError that says $left bytes at $said", ({ at, left, said }) => {
+    const where = left < 4 ? "left" : "there"
+    for (const access of [
+      () => PerClusterMap.read(new DataView(new ArrayBuffer(8)), at),
+      () => PerClusterMap.write(1, new DataView(new ArrayBuffer(8)), at)
+    ]) {
+      const error = Result.getOrThrow(Result.flip(Result.try({ try: access, catch: (cause) => cause })))
+      assert.instanceOf(error, CodecError.CodecError)
+      assert.deepStrictEqual([error.expected, error.actual, error.at], [4, left, said])
+      assert.include(error.message, `is 4 bytes, but ${left} are ${where} at offset ${said}`)
+    }
+  })
+})
+
 describe("signals", () => {
   it("a sample decodes from its leading 8 bytes, whatever the kernel padded", () => {
     assert.deepStrictEqual(

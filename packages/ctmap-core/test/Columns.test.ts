@@ -127,9 +127,30 @@ describe("CT columns", () => {
       bind(Rows.interleaved(new Uint8Array(100), { stride: 72, keyAt: -1, valueAt: 16, count: 1 })),
       CodecError.CodecError
     )
+    for (const count of [-1, Number.NaN, 2])
+      assert.throws(
+        bind(Rows.separate(new Uint8Array(14), new Uint8Array(56), { keySize: 14, valueSize: 56, count })),
+        CodecError.CodecError,
+        "ipv4 CT key is 14 bytes"
+      )
     assert.doesNotThrow(
       bind(Rows.separate(new Uint8Array(0), new Uint8Array(0), { keySize: 14, valueSize: 56, count: 0 }))
     )
+  })
+
+  it.each([
+    { count: Number.POSITIVE_INFINITY },
+    { count: 2 ** 53 },
+    { count: 1.5 },
+    { keyAt: 1e300 },
+    { keyAt: 0.5 },
+    { keyAt: Number.NaN },
+    { stride: 72.5 },
+    { valueAt: -Infinity }
+  ])("refuse rows that stand nowhere with CodecError: %o", (change) => {
+    const columns = new CtColumns.CtColumns({ family: "ipv4", release: "1.17" })
+    const rows = Rows.interleaved(new Uint8Array(200), { stride: 72, keyAt: 0, valueAt: 16, count: 2, ...change })
+    assert.throws(() => columns.bind(rows), CodecError.CodecError)
   })
 
   it("copies outlive the batch", () => {
@@ -145,6 +166,18 @@ describe("CT columns", () => {
 })
 
 describe("NAT columns", () => {
+  it("need CT by any of 64 bits", () => {
+    const values = new Uint8Array(40)
+    const columns = new NatColumns.NatColumns({ family: "ipv4", release: "1.17" }).bind(
+      Rows.separate(new Uint8Array(14), values, { keySize: 14, valueSize: 40, count: 1 })
+    )
+    assert.isFalse(columns.needsCt(0))
+    for (let bit = 0; bit < 64; bit++) {
+      new DataView(values.buffer).setBigUint64(NatEntry.v4.needsCt, 1n << BigInt(bit), true)
+      assert.isTrue(columns.needsCt(0), `bit ${bit}`)
+    }
+  })
+
   it.prop(
     "read of every row what the decoded objects hold",
     [bytesOf(38 * 2), bytesOf(56 * 2), Arbitrary.schema(Family.Family)],
@@ -244,6 +277,23 @@ describe("the address cache", () => {
 })
 
 describe("an address set", () => {
+  it.prop("tells addresses apart by every bit", [bytesOf(16), Arbitrary.schema(Family.Family)], ([octets, family]) => {
+    const size = Family.addressSize(family)
+    const own = Uint8Array.from(octets.slice(0, size))
+    const others = Array.from({ length: 8 * size }, (_, bit) =>
+      own.map((b, i) => (i === bit >> 3 ? b ^ (1 << (bit & 7)) : b))
+    )
+    const ipOf = (raw: Uint8Array) =>
+      family === "ipv4" ? NetAddress.ipv4FromBytesUnsafe(raw) : NetAddress.ipv6FromBytesUnsafe(raw)
+    const has = (set: AddressSet.AddressSet, raw: Uint8Array) => set.has(new DataView(raw.buffer), 0)
+    const one = AddressSet.make(family, [ipOf(own)])
+    const all = AddressSet.make(family, [own, ...others].map(ipOf))
+    assert.isTrue(has(one, own))
+    assert.isFalse(others.some((other) => has(one, other)))
+    assert.isTrue([own, ...others].every((raw) => has(all, raw)))
+    assert.strictEqual(all.size, 1 + others.length)
+  })
+
   it.prop(
     "holds exactly its addresses",
     [

@@ -55,14 +55,24 @@ describe("sources from outside", () => {
         message(CtTime.fromInput(undefined)),
         message(CtTime.fromInput({ mode: "jiffies" })),
         message(CtTime.fromInput({ mode: "jiffies", hertz: -1 })),
+        message(CtTime.fromInput({ mode: "jiffies", hertz: 0.5 })),
+        message(CtTime.fromInput({ mode: "jiffies", hertz: 65_536 })),
         message(CtTime.fromInput({ mode: "" }))
       ],
-      ["clockSource is nil", "invalid clock Hertz value (0)", "invalid clock Hertz value (-1)", "invalid clocksource: "]
+      [
+        "clockSource is nil",
+        "invalid clock Hertz value (0)",
+        "invalid clock Hertz value (-1)",
+        "invalid clock Hertz value (0.5)",
+        "invalid clock Hertz value (65536)",
+        "invalid clocksource: "
+      ]
     )
-    assert.deepStrictEqual(Result.getOrThrow(CtTime.fromInput({ mode: "jiffies", hertz: 250 })), {
-      mode: "jiffies",
-      hertz: 250
-    })
+    for (const hertz of [1, 250, 65_535])
+      assert.deepStrictEqual(Result.getOrThrow(CtTime.fromInput({ mode: "jiffies", hertz })), {
+        mode: "jiffies",
+        hertz
+      })
     assert.deepStrictEqual(Result.getOrThrow(CtTime.fromInput({ mode: "ktime", hertz: 0 })), { mode: "ktime" })
   })
 
@@ -83,6 +93,13 @@ describe("sources from outside", () => {
 describe("jiffies", () => {
   it("stand in the first timestamp line of schedstat", () => {
     assert.strictEqual(Result.getOrThrow(CtTime.parseSchedstat("version 15\ntimestamp 42\ntimestamp 43\n")), 42n)
+    assert.deepStrictEqual(
+      [2n ** 64n - 1n, 2n ** 64n, 2n ** 64n + 5n].map((n) =>
+        Result.getOrThrow(CtTime.parseSchedstat(`version 15\ntimestamp ${n}\n`))
+      ),
+      [2n ** 64n - 1n, 0n, 5n],
+      "wraps at 2^64"
+    )
     assert.include(message(CtTime.parseSchedstat("version 15\nxtimestamp 42\n")), "without scheduler statistics")
     assert.include(message(CtTime.parseSchedstat("")), "use the ktime clock")
   })
@@ -104,10 +121,12 @@ describe("jiffies", () => {
         rate(1000, 275),
         rate(1000, 650),
         rate(1000, 651),
+        rate(2000, 1299),
+        rate(10_000, 6494),
         rate(1000, 65_535),
         rate(1000, 0)
       ],
-      [100, 250, 250, 300, 300, 1000, 1000, 1000, 100]
+      [100, 250, 250, 300, 300, 1000, 1000, 1000, 300, 1000, 100]
     )
   })
 
@@ -116,5 +135,6 @@ describe("jiffies", () => {
     assert.include(message(measure(0, 10)), "wall clock went backwards")
     assert.include(message(measure(100, -1)), "jiffies counter went backwards")
     assert.include(message(measure(1000, 65_536)), "65536 Hz is not plausible")
+    assert.include(message(measure(2000, 131_071)), "65536 Hz is not plausible", "rounded before it is judged")
   })
 })

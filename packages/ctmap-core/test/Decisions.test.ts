@@ -139,7 +139,7 @@ describe("GcFilter: which entries a pass deletes", () => {
   it("a kept entry is handed out with its true ends and host-order ports (G13)", () => {
     const columns = columnsOf([
       { key: flow4, lifetime: 0 },
-      { key: "0a6000010a000163c35001bb0604", lifetime: 0 }
+      { key: "0a6000010a000163c35001bb1104", lifetime: 0 }
     ])
     assert.deepStrictEqual(GcFilter.emitted(columns, 0), {
       sourceAddress: "10.0.1.99",
@@ -149,11 +149,14 @@ describe("GcFilter: which entries a pass deletes", () => {
       nexthdr: 6,
       tupleFlags: 0
     })
-    const service = GcFilter.emitted(columns, 1)
-    assert.deepStrictEqual(
-      [service.sourceAddress, service.sourcePort, service.destinationAddress, service.destinationPort],
-      ["10.0.1.99", 50000, "10.96.0.1", 443]
-    )
+    assert.deepStrictEqual(GcFilter.emitted(columns, 1), {
+      sourceAddress: "10.0.1.99",
+      sourcePort: 50000,
+      destinationAddress: "10.96.0.1",
+      destinationPort: 443,
+      nexthdr: 17,
+      tupleFlags: 4
+    })
   })
 
   it.each(["pods-ktime", "nat-orphans-ktime"] as const)(

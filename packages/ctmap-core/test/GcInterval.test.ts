@@ -39,8 +39,12 @@ describe("calculate", () => {
 describe("next117, which remembers", () => {
   const observed = { actual: seconds(60), ratio: 0.1 }
   it("default, override, maximum, and back again", () => {
-    const get = (overrides?: GcInterval.Overrides) =>
-      inSeconds(GcInterval.next117(seconds(60), observed, overrides).interval)
+    let cached: Duration.Duration | undefined = seconds(60)
+    const get = (overrides?: GcInterval.Overrides) => {
+      const next = GcInterval.next117(cached, observed, overrides)
+      cached = next.cached
+      return inSeconds(next.interval)
+    }
     assert.deepStrictEqual(
       [get(), get({ interval: seconds(10) }), get(), get({ maxInterval: seconds(20) }), get()],
       [60, 10, 60, 20, 60]
@@ -74,6 +78,27 @@ describe("next120, which does not", () => {
       [next(1000, 0.9), next(100, 0.9), next(10, 0.9), next(200, 0.01), next(1900, 0.01)],
       [100, 10, 1, 300, 2000]
     )
+  })
+
+  it("is overridden, and never longer than the maximum", () => {
+    const next = (options?: GcInterval.Overrides) =>
+      inSeconds(GcInterval.next120(seconds(60), { actual: seconds(60), ratio: 0.01 }, options))
+    assert.deepStrictEqual(
+      [next(), next({ maxInterval: seconds(20) }), next({ maxInterval: seconds(91) }), next({ interval: seconds(7) })],
+      [90, 20, 90, 7]
+    )
+  })
+
+  it.each([
+    { actual: 15, seconds: 36 },
+    { actual: 59, seconds: 60 },
+    { actual: 60, seconds: 60 },
+    { actual: 600, seconds: 60 },
+    { actual: 0, seconds: 60 }
+  ])("expecting 60 s, a tenth deleted after $actual s gives $seconds s", ({ actual, seconds: expected }) => {
+    const observed = { actual: seconds(actual), ratio: 0.1 }
+    assert.strictEqual(inSeconds(GcInterval.next120(seconds(60), observed)), expected)
+    assert.strictEqual(inSeconds(GcInterval.next117(seconds(60), observed).interval), expected)
   })
 })
 

@@ -63,11 +63,14 @@ describe("Cilium's JSON", () => {
   })
 
   it("is a document of two-space indentation with an empty line at the end", () => {
-    const columns = ct("1.17", cliKey6, entry("zero"))
     const { open, between, close, empty } = CiliumJson.document
-    const record = CiliumJson.ctRecordIndented(columns, 0)
-    const text = open + record + between + record + close
-    assert.strictEqual(text, `${JSON.stringify([JSON.parse(record), JSON.parse(record)], null, 2)}\n\n`)
+    for (const record of [
+      CiliumJson.ctRecordIndented(ct("1.17", cliKey6, entry("zero")), 0),
+      CiliumJson.natRecordIndented(nat(cliKey6, entry("zero")), 0)
+    ]) {
+      const text = open + record + between + record + close
+      assert.strictEqual(text, `${JSON.stringify([JSON.parse(record), JSON.parse(record)], null, 2)}\n\n`)
+    }
     assert.strictEqual(empty, "[]\n\n")
   })
 
@@ -203,6 +206,19 @@ describe("our JSON", () => {
       assert.strictEqual(CtJson.ctRecord(ct(release, key, entry("zero")), 0).source.address, "::ffff:10.0.0.1")
   })
 
+  it.each([
+    ["1.17", "47"],
+    ["1.20", "GRE"]
+  ] as const)("of %s names protocol 47 %s", (release, name) => {
+    const key = hex("010101010a000163000000002f00")
+    const rows = Rows.separate(key, new Uint8Array(40), { keySize: 14, valueSize: 40, count: 1 })
+    for (const record of [
+      CtJson.ctRecord(ct(release, key, entry("zero")), 0),
+      CtJson.natRecord(new NatColumns.NatColumns({ family: "ipv4", release }).bind(rows), 0)
+    ])
+      assert.deepStrictEqual([record.protocol, record.protocolNumber], [name, 47])
+  })
+
   it("says which end a mapping rewrites, and how old it is", () => {
     const [out, reverse] = [vectors.nat[0]!, vectors.nat[3]!].map((vector) =>
       CtJson.natRecord(nat(hex(vector.keyHex), hex(vector.valHex)), 0, { clock: { source: CtTime.ktime, now: 37_442 } })
@@ -224,10 +240,20 @@ describe("our JSON", () => {
       const key = Uint8Array.from(k.slice(0, Tuple.shape(family).size))
       const decode = Schema.decodeUnknownSync(CtJson.Record, { onExcessProperty: "error" })
       const clock = { source: CtTime.jiffies(250), now: 5 }
-      const record = CtJson.ctRecord(ct(release, key, Uint8Array.from(v)), 0, { clock })
+      const columns = ct(release, key, Uint8Array.from(v))
+      const record = CtJson.ctRecord(columns, 0, { clock })
       assert.deepStrictEqual(decode(JSON.parse(JSON.stringify(record))), record)
       const mapping = CtJson.natRecord(nat(key, Uint8Array.from(v.slice(0, NatEntry.shape(family).size))), 0)
       assert.deepStrictEqual(decode(JSON.parse(JSON.stringify(mapping))), mapping)
+      const flags = key.at(-1) ?? 0
+      assert.deepStrictEqual(
+        [record.related, mapping.related, mapping.service, mapping.direction],
+        [(flags & 2) !== 0, (flags & 2) !== 0, (flags & 4) !== 0, (flags & 1) === 0 ? "out" : "in"]
+      )
+      assert.deepStrictEqual(
+        [record.tx.tcpFlagBits, record.rx.tcpFlagBits, record.tx.lastReport, record.rx.lastReport],
+        [columns.txFlagsSeen(0), columns.rxFlagsSeen(0), columns.lastTxReport(0), columns.lastRxReport(0)]
+      )
     }
   )
 

@@ -1,4 +1,4 @@
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, it, vi } from "@effect/vitest"
 import { CtColumns, CtKey, CtText, Family, NatColumns, NatText, Release, Rows, Tuple } from "ctmap-core"
 import * as CtLineWriter from "ctmap-core/CtLineWriter"
 import * as NatLineWriter from "ctmap-core/NatLineWriter"
@@ -14,6 +14,7 @@ const familyOf = (key: Uint8Array): Family.Family => (key.byteLength === 14 ? "i
 /** Both ways to print a batch, so that every test compares them. */
 interface Printer {
   readonly count: number
+  readonly columns: CtColumns.CtColumns | NatColumns.NatColumns
   readonly simple: (row: number) => string | undefined
   readonly writer: CtLineWriter.CtLineWriter | NatLineWriter.NatLineWriter
 }
@@ -29,6 +30,7 @@ const ct = (rows: Rows.Rows, family: Family.Family, { release, scope = "global",
   const timeDiff = remaining && ((lifetime: number) => `remaining: ${remaining(lifetime)} sec(s)`)
   return {
     count: rows.count,
+    columns,
     simple: (row) => CtText.line(columns.key(row, scope), columns.entry(row), timeDiff),
     writer: new CtLineWriter.CtLineWriter(columns, { scope, ...(remaining && { secondsRemaining: remaining }) })
   }
@@ -44,6 +46,7 @@ const nat = (
   const options = age && { age }
   return {
     count: rows.count,
+    columns,
     simple: (row) => NatText.line(columns.key(row), columns.entry(row), { release, ...options }),
     writer: new NatLineWriter.NatLineWriter(columns, options)
   }
@@ -304,6 +307,20 @@ describe("either renderer prints the same bytes, whatever the row", () => {
     const printer = ct(rows, "ipv6", { release: "1.17" })
     const expected = simply(printer)
     for (let time = 0; time < 2; time++) assert.deepStrictEqual(filled(printer, 1 << 16), expected)
+  })
+
+  it.each(["ct", "nat"] as const)("`::` before any other address: %s", async (what) => {
+    vi.resetModules()
+    const fresh = { ...(await import("ctmap-core/CtLineWriter")), ...(await import("ctmap-core/NatLineWriter")) }
+    assert.notStrictEqual(fresh.CtLineWriter, CtLineWriter.CtLineWriter, "no address was printed by this module")
+    const key = new Uint8Array(38)
+    key[36] = 6
+    const rows = one(key, new Uint8Array(56))
+    const printer = what === "ct" ? ct(rows, "ipv6", { release: "1.17" }) : nat(rows, "ipv6", "1.17")
+    const { columns } = printer
+    const writer =
+      columns instanceof NatColumns.NatColumns ? new fresh.NatLineWriter(columns) : new fresh.CtLineWriter(columns)
+    assert.deepStrictEqual(filled({ ...printer, writer }, 1024), simply(printer))
   })
 
   it("time that is not a whole number prints as JavaScript prints it", () => {

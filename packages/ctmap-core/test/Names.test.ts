@@ -48,6 +48,11 @@ describe("kinds", () => {
     assert.deepStrictEqual(names(false, false), [])
   })
 
+  it("have one of two protocol labels in metrics, whatever the scope", () => {
+    for (const kinds of [MapKind.globals, MapKind.locals])
+      assert.deepStrictEqual(kinds.map(MapKind.metricProtocol), ["TCP", "non-TCP", "TCP", "non-TCP"])
+  })
+
   it("hold TCP in one map and everything else in the other", () => {
     assert.deepStrictEqual([0, 1, 6, 17, 58, 132, 255].map(MapKind.transportOf), [
       "any",
@@ -102,9 +107,55 @@ describe("names", () => {
     assert.deepStrictEqual(MapName.parse(name), denoted)
   })
 
-  it("are told canonical or not, as the sweeper of stale maps needs it", () => {
-    const parsed = MapName.parse("cilium_ct4_1")
-    assert.isTrue(parsed?._tag === "Local" && parsed.endpointId === 1 && !parsed.canonical)
+  const canonical = [1, 42].flatMap((id) => MapKind.locals.map((kind) => MapName.local(kind, id)))
+  const badlyNamed = MapKind.locals.flatMap((kind) =>
+    [1, 42].flatMap((id) => ["", "0", "00"].map((zeros) => MapName.local(kind, id).replace(/0+[0-9]*$/, zeros + id)))
+  )
+  it.each([
+    { endpoints: [1, 42], names: canonical, stale: [] },
+    { endpoints: [42], names: canonical, stale: canonical.filter((name) => name.endsWith("_00001")) },
+    { endpoints: [1, 42], names: [...canonical, ...badlyNamed], stale: badlyNamed }
+  ])("say which maps are stale where endpoints are $endpoints", ({ endpoints, names, stale }) => {
+    const shared = [...MapKind.globals.map(MapName.global), MapName.nat("ipv4"), MapName.SIGNALS, "cilium_ipcache"]
+    const swept = [...shared, ...names].filter((name) => {
+      const denoted = MapName.parse(name)
+      return denoted?._tag === "Local" && !(denoted.canonical && endpoints.includes(denoted.endpointId))
+    })
+    assert.deepStrictEqual(swept, stale)
+  })
+
+  it("of maps that are not CT maps are these", () => {
+    assert.deepStrictEqual(
+      [
+        MapName.SIGNALS,
+        ...(["ipv4", "ipv6"] as const).flatMap((family) => [MapName.nat(family), MapName.natRetries(family)])
+      ],
+      [
+        "cilium_signals",
+        "cilium_snat_v4_external",
+        "cilium_snat_v4_alloc_retries",
+        "cilium_snat_v6_external",
+        "cilium_snat_v6_alloc_retries"
+      ]
+    )
+  })
+
+  it.each([
+    ["cilium_ct4_01234", "ct4"],
+    ["cilium_ct4_7", "ct4"],
+    ["cilium_ct_any6_00042", "ct_any6"],
+    ["cilium_per_cluster_ct_tcp4_255", "per_cluster_ct_tcp4"],
+    ["cilium_per_cluster_snat_v6_external_1", "per_cluster_snat_v6_external"],
+    ["cilium_ct_any4_global", "ct_any4_global"],
+    ["cilium_snat_v4_external", "snat_v4_external"],
+    ["cilium_signals", "signals"],
+    ["my_cilium_ct4_7", "my_cilium_ct4"]
+  ])("%s is %s in metrics", (name, common) => {
+    assert.strictEqual(MapName.common(name), common)
+  })
+
+  it.each(["/sys/fs/bpf", "/sys/fs/bpf/", "/sys/fs/bpf///"])("below %s have one path", (root) => {
+    assert.strictEqual(MapName.pinPath(root, "cilium_ct4_global"), "/sys/fs/bpf/tc/globals/cilium_ct4_global")
   })
 
   it.each([
@@ -173,15 +224,28 @@ describe("sizes", () => {
 
   it("pass or are refused in Cilium's words", () => {
     const check = (ctTcp: number, ctAny: number, nat: number) => MapLimits.check({ ctTcp, ctAny, nat })
-    assert.strictEqual(Result.getOrThrow(check(20000, 18000, 2048)).nat, 2048)
-    assert.strictEqual(Result.getOrThrow(check(2048, 4096, MapLimits.NAT_DEFAULT)).nat, 4096)
+    const nat = (ctTcp: number, ctAny: number, wanted: number) => Result.getOrThrow(check(ctTcp, ctAny, wanted)).nat
+    assert.deepStrictEqual(
+      [
+        nat(20000, 18000, 2048),
+        nat(2048, 4096, MapLimits.NAT_DEFAULT),
+        nat(1024, 1026, MapLimits.NAT_DEFAULT),
+        nat(2048, 4096, 6144),
+        nat(1024, 1024, 1024),
+        nat(MapLimits.MAX, MapLimits.MAX, MapLimits.MAX)
+      ],
+      [2048, 4096, 1366, 6144, 1024, 16777216]
+    )
     assert.deepStrictEqual(
       [
         message(check(2048, 4096, 8192)),
         message(check(1023, 4096, 2048)),
         message(check(2048, Number.NaN, 2048)),
         message(check(2048, 2048.5, 2048)),
+        message(check(2048, 4096, 6145)),
+        message(check(1024, 1023, 2048)),
         message(check(2048, 16777217, 2048)),
+        message(check(16777217, 2048, 2048)),
         message(check(2048, 4096, 1000)),
         message(check(16777216, 16777216, 16777217))
       ],
@@ -190,7 +254,10 @@ describe("sizes", () => {
         "specified CT tables values 1023/4096 must exceed minimum 1024",
         "specified CT tables values 2048/NaN and NAT table size 2048 must be whole numbers",
         "specified CT tables values 2048/2048.5 and NAT table size 2048 must be whole numbers",
+        "specified NAT tables size 6145 must not exceed maximum CT table size 6144",
+        "specified CT tables values 1024/1023 must exceed minimum 1024",
         "specified CT tables values 2048/16777217 must not exceed maximum 16777216",
+        "specified CT tables values 16777217/2048 must not exceed maximum 16777216",
         "specified NAT table size 1000 must exceed minimum 1024",
         "specified NAT tables size 16777217 must not exceed maximum 16777216"
       ]
@@ -255,7 +322,37 @@ describe("blueprints", () => {
     })
     assert.strictEqual(MapSpec.clusterNatOuter("ipv6", 511).maxEntries, 512)
     assert.deepStrictEqual(MapSpec.signals(4), { type: 4, keySize: 4, valueSize: 4, maxEntries: 4, flags: 0 })
-    assert.strictEqual(MapSpec.natRetries.maxEntries, 33)
+    assert.deepStrictEqual(MapSpec.natRetries, { type: 6, keySize: 4, valueSize: 4, maxEntries: 33, flags: 0 })
+  })
+
+  it("have the sizes that are configured", () => {
+    const limits = { ctTcp: 2048, ctAny: 4096, nat: 5000 }
+    assert.deepStrictEqual(
+      [
+        ...MapKind.globals.map((kind) => MapSpec.ct(kind, { limits })),
+        MapSpec.nat("ipv4", { limits }),
+        MapSpec.nat("ipv6", { limits }),
+        MapSpec.clusterOuter(MapKind.globals[3], 255, { limits }).inner,
+        MapSpec.clusterNatOuter("ipv4", 255, { limits }).inner
+      ].map((spec) => spec?.maxEntries),
+      [2048, 4096, 2048, 4096, 5000, 5000, 4096, 5000]
+    )
+  })
+
+  it("number map types as the kernel does", () => {
+    assert.deepStrictEqual(MapSpec.mapType, {
+      hash: 1,
+      array: 2,
+      progArray: 3,
+      perfEventArray: 4,
+      percpuHash: 5,
+      percpuArray: 6,
+      lruHash: 9,
+      lpmTrie: 11,
+      arrayOfMaps: 12,
+      hashOfMaps: 13
+    })
+    assert.deepStrictEqual([MapSpec.NO_PREALLOC, MapSpec.NO_COMMON_LRU], [1, 2])
   })
 
   it("list every difference of an existing map, and none of the same", () => {
@@ -282,6 +379,17 @@ describe("macros", () => {
 #define CT_MAP_SIZE_ANY 262144
 `
     )
+  })
+
+  it("have the sizes that are configured, except an endpoint's", () => {
+    const limits = { ctTcp: 2048, ctAny: 4096, nat: 5000 }
+    const sizes = (options: Parameters<typeof BpfMacros.format>[0]) => BpfMacros.format(options).split("\n").slice(4)
+    assert.deepStrictEqual(sizes({ limits }), ["#define CT_MAP_SIZE_TCP 2048", "#define CT_MAP_SIZE_ANY 4096", ""])
+    assert.deepStrictEqual(sizes({ limits, endpointId: 7 }), [
+      "#define CT_MAP_SIZE_TCP 64000",
+      "#define CT_MAP_SIZE_ANY 64000",
+      ""
+    ])
   })
 
   it("of an endpoint", () => {

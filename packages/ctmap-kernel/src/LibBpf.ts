@@ -46,10 +46,7 @@ export const layer: Layer.Layer<Bpf.Bpf, BpfError> = Layer.effect(
     if (why !== undefined) return Effect.fail(unavailable(why))
     return Effect.try({
       try: () => (opened ??= calls()),
-      catch: (cause) =>
-        unavailable(
-          `the system's ${LIBBPF} cannot be loaded (${cause instanceof Error ? cause.message : String(cause)}); install it: Debian and Ubuntu \`apt install libbpf1\`, Fedora \`dnf install libbpf\`, Alpine \`apk add libbpf\``
-        )
+      catch: (cause) => unavailable(missing(cause))
     })
   })
 )
@@ -65,6 +62,15 @@ export const refusal = (platform: string, byteOrder: "BE" | "LE"): string | unde
     : byteOrder === "BE"
       ? "this host is big endian, where Cilium's flag words are laid out the other way round: ctmap refuses to read or delete what it would misread"
       : undefined
+
+/**
+ * What to do about a libbpf that cannot be loaded.
+ *
+ * @since 0.1.0
+ */
+export const missing = (cause: unknown): string =>
+  `the system's ${LIBBPF} cannot be loaded (${cause instanceof Error ? cause.message : String(cause)}); ` +
+  "install it: Debian and Ubuntu `apt install libbpf1`, Fedora `dnf install libbpf`, Alpine `apk add libbpf`"
 
 const unavailable = (why: string): BpfError =>
   new BpfError({ operation: "open kernel", errno: 0, reason: new KernelUnavailable({ why }) })
