@@ -9,7 +9,9 @@ const release = "1.17"
 const now = 5461
 const sample = 3
 
-console.log("ctmap so far works in memory, here on recorded Cilium tables; live kernel tables come with ctmap-kernel.")
+console.log(
+  "ctmap on tables that Cilium recorded, in memory. The agent, which does this on live tables, is still to come; `npm run build` makes the command line that reads them."
+)
 
 for (const table of Recorded.tables("pods-ktime", "before").values()) {
   const options = { family: table.keySize === 14 ? "ipv4" : "ipv6", release } as const

@@ -18,6 +18,9 @@ export const NOEXIST = 1
 /** Replace only. @since 0.1.0 */
 export const EXIST = 2
 
+/** `BPF_F_RDONLY`: open a pin for reading. @since 0.1.0 */
+export const READ_ONLY = 8
+
 /**
  * What the kernel says of an open map.
  *
@@ -117,8 +120,8 @@ export interface Calls {
   /** close(2). */
   readonly close: (fd: number) => number
 
-  /** BPF_OBJ_GET: an fd for what is pinned. */
-  readonly openPin: (path: string) => number
+  /** BPF_OBJ_GET: an fd for what is pinned. With `READ_ONLY`, read permission is enough, and the fd only reads. */
+  readonly openPin: (path: string, flags?: number) => number
   /** BPF_OBJ_PIN. */
   readonly pin: (fd: number, path: string) => number
   /** unlink(2), or rmdir(2) for an empty directory. */

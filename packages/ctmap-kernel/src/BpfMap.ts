@@ -33,13 +33,19 @@ export interface BpfMap {
  *
  * **Details**
  *
+ * A pin that this user may read but not write opens for reading: changing the map then fails with `NotPermitted`.
  * Errors: `PinNotFound`, `NotPermitted`, and `InvalidArgument` for a pinned program or link. Ownership: the fd is closed
  * with the scope; the pin stays. Kernel: Linux >= 4.4; read access to the pin and search access to its directories.
  *
  * @since 0.1.0
  */
 export const open = (path: string): Effect.Effect<BpfMap, BpfError, Bpf.Bpf | Scope.Scope> =>
-  acquire({ operation: "open pin", path, name: baseName(path) }, (bpf) => bpf.openPin(path))
+  acquire({ operation: "open pin", path, name: baseName(path) }, (bpf) => {
+    const fd = bpf.openPin(path)
+    return fd === EACCES ? bpf.openPin(path, Bpf.READ_ONLY) : fd
+  })
+
+const EACCES = -13
 
 /**
  * Creates a map without a pin.

@@ -230,7 +230,7 @@ const callsOf = (kernel: MemoryKernel, control: Controls, objects: Readonly<Reco
     mapInfo: (fd) => kernel.info(fd),
     mapFdById: (id) => kernel.fdById(id),
     close: (fd) => kernel.close(fd),
-    openPin: (path) => kernel.openPin(path),
+    openPin: (path, flags = 0) => kernel.openPin(path, flags),
     pin: (fd, path) => kernel.pin(fd, path),
     unpin: (path) => files.remove(path),
     renamePin: (from, to) => files.rename(from, to),

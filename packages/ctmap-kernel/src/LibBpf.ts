@@ -7,27 +7,16 @@
  *
  * @since 0.1.0
  */
-import {
-  lstatSync,
-  mkdirSync,
-  readdirSync,
-  readSync,
-  renameSync,
-  rmdirSync,
-  statfsSync,
-  statSync,
-  unlinkSync
-} from "node:fs"
+import { readSync } from "node:fs"
 import { endianness } from "node:os"
-import { dirname } from "node:path"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import koffi from "koffi"
 import * as Bpf from "./Bpf.ts"
 import { BpfError, KernelUnavailable } from "./BpfError.ts"
+import { fileCalls, onPath } from "./internal/bpffs.ts"
 
 const LIBBPF = "libbpf.so.1"
-const BPF_FS_MAGIC = 0xcafe_4a11
 
 /**
  * Opens libbpf once per process.
@@ -171,47 +160,26 @@ const readInfo = (info: Uint8Array): Bpf.MapInfo => {
   }
 }
 
+/** `struct bpf_obj_get_opts`: its size, and the flags. */
+const openPinOf = (bpf: Library): Bpf.Calls["openPin"] => {
+  const objGet = bpf.func("int bpf_obj_get_opts(const char *path, const void *opts)") as (
+    path: string,
+    opts: Uint8Array
+  ) => number
+  return (path, flags = 0) => {
+    const bytes = new Uint8Array(16)
+    const view = new DataView(bytes.buffer)
+    view.setBigUint64(0, 16n, true)
+    view.setUint32(8, flags, true)
+    return objGet(path, bytes)
+  }
+}
+
 const pinCalls = (bpf: Library) => ({
-  openPin: bpf.func("int bpf_obj_get(const char *path)") as Bpf.Calls["openPin"],
-  pin: bpf.func("int bpf_obj_pin(int fd, const char *path)") as Bpf.Calls["pin"],
-  unpin: (path: string) => onFile(() => (lstatSync(path).isDirectory() ? rmdirSync(path) : unlinkSync(path))),
-  renamePin: (from: string, to: string) => onFile(() => renameSync(from, to)),
-  makeDirectory: (path: string) => onFile(() => void mkdirSync(path, { recursive: true, mode: 0o755 })),
-  listDirectory: (path: string) => onPath(() => readdirSync(path)),
-  stat: (path: string) =>
-    onPath((): Bpf.PathInfo => {
-      const { uid, gid, mode, isDirectory, isFile } = bound(statSync(path))
-      return { kind: isDirectory ? "directory" : isFile ? "pin" : "other", uid, gid, mode: mode & 0o7777 }
-    }),
-  isBpfFs: (path: string): boolean => {
-    for (let at = path; ; at = dirname(at)) {
-      const type = onPath(() => ({ type: statfsSync(at).type }))
-      if (typeof type !== "number") return type.type === BPF_FS_MAGIC
-      if (at === dirname(at)) return false
-    }
-  }
+  ...fileCalls,
+  openPin: openPinOf(bpf),
+  pin: bpf.func("int bpf_obj_pin(int fd, const char *path)") as Bpf.Calls["pin"]
 })
-
-const bound = (stats: ReturnType<typeof statSync>) => ({
-  uid: Number(stats?.uid),
-  gid: Number(stats?.gid),
-  mode: Number(stats?.mode),
-  isDirectory: stats?.isDirectory() === true,
-  isFile: stats?.isFile() === true
-})
-
-const onPath = <A>(call: () => A): A | number => {
-  try {
-    return call()
-  } catch (error) {
-    return typeof error === "object" && error !== null && "errno" in error ? Number(error.errno) : -5
-  }
-}
-
-const onFile = (call: () => void): number => {
-  const result = onPath(call)
-  return typeof result === "number" ? result : 0
-}
 
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn
 

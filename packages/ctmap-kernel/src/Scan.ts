@@ -147,8 +147,10 @@ export const streamComplete = (
   streamUnless(map, options, (report) => whyIncomplete(map, report))
 
 /** What is wrong with a scan that came to its end; `undefined` for one that saw everything. @since 0.1.0 */
-export const whyIncomplete = (map: BpfMap, { completed, entries, restarts }: Report): Incomplete | undefined =>
-  completed ? undefined : new Incomplete({ map: map.name, entries, restarts })
+export const whyIncomplete = (
+  map: BpfMap,
+  { completed, entries, restarts }: Pick<Report, "completed" | "entries" | "restarts">
+): Incomplete | undefined => (completed ? undefined : new Incomplete({ map: map.name, entries, restarts }))
 
 const streamUnless = <E>(
   map: BpfMap,

@@ -113,6 +113,8 @@ export interface Migrated {
   readonly caughtUp: number
   /** Rounds over the old map, the first copy included. */
   readonly rounds: number
+  /** The last round found nothing: nobody writes to the old map any more. If false, some programs still use it. */
+  readonly quiet: boolean
 }
 
 /**
@@ -141,7 +143,7 @@ export interface MigrateOptions {
  * missing (the new map is too small and evicted it) the migration fails and nothing has changed. Then the new map is
  * pinned under a temporary name and renamed over the old pin, which the kernel does in one step: a reader finds the old
  * map or the new one, never none. Finally entries that the datapath wrote to the old map meanwhile are carried over,
- * until a round finds nothing. Programs that were loaded with the old map use it until they are reloaded; what they
+ * until a round finds nothing, or for ten seconds beyond the time to settle. Programs that were loaded with the old map use it until they are reloaded; what they
  * write after the last round stays behind, so reload them soon.
  *
  * Keys must be of one size in both. Interruption or failure at any point before the rename leaves the old map pinned,
@@ -184,15 +186,20 @@ export const migrate: (
   const until = (yield* Clock.currentTimeMillis) + Duration.toMillis(options.settle ?? Duration.zero)
   let caughtUp = 0
   let rounds = 1
-  for (let quiet = false; !quiet;) {
+  let quiet = false
+  for (let now = 0; !quiet && now < until + PATIENCE;) {
     const { copied } = yield* copy(bpf, old, fresh, { ...options, onlyNewer: true })
     caughtUp += copied
     rounds++
-    quiet = copied === 0 && (yield* Clock.currentTimeMillis) >= until
+    now = yield* Clock.currentTimeMillis
+    quiet = copied === 0 && now >= until
     if (!quiet && copied === 0) yield* Effect.sleep(PAUSE)
   }
-  return { path, differences, copied: first.copied, left: first.left, caughtUp, rounds }
+  return { path, differences, copied: first.copied, left: first.left, caughtUp, rounds, quiet }
 }, Effect.scoped)
+
+/** Rounds end at the latest this many milliseconds after the time to settle: a busy datapath never leaves one empty. */
+const PATIENCE = 10_000
 
 /** Between two rounds that found nothing. */
 const PAUSE = Duration.millis(20)

@@ -71,12 +71,12 @@ export class FileTree {
     for (const mount of mounts) this.#ensure(mount, mount).mode = 0o1777
   }
 
-  /** What is pinned at a path, if it may be read and written. */
-  open(path: string): KernelObject | number {
+  /** What is pinned at a path, if it may be read, and written unless it is opened for reading. */
+  open(path: string, isReadOnly: boolean): KernelObject | number {
     const place = this.#resolve(path)
     if (typeof place === "number") return place
     if (place.found === undefined) return -ENOENT
-    if (place.found.kind === "directory" || !this.#may(place.found, READ | WRITE)) return -EACCES
+    if (place.found.kind === "directory" || !this.#may(place.found, isReadOnly ? READ : READ | WRITE)) return -EACCES
     return place.found.object
   }
 

@@ -4,6 +4,7 @@
  * Owns the life of objects: a map or program lives while an fd, a pin, a program or an outer map holds it.
  */
 import { MapSpec } from "ctmap-core"
+import { READ_ONLY } from "../Bpf.ts"
 import type * as Bpf from "../Bpf.ts"
 import { MMAPABLE } from "./memoryArrayMap.ts"
 import { commandsOf } from "./memoryCreate.ts"
@@ -195,9 +196,10 @@ export class MemoryKernel {
     return rc
   }
 
-  openPin(path: string): number {
-    const object = this.files.open(path)
-    return typeof object === "number" ? object : this.open(object)
+  openPin(path: string, flags: number): number {
+    if (flags !== 0 && flags !== READ_ONLY) return -EINVAL
+    const object = this.files.open(path, flags === READ_ONLY)
+    return typeof object === "number" ? object : this.open(object, true, flags !== READ_ONLY)
   }
 
   /** Everything that is alive. */

@@ -397,6 +397,18 @@ const pins = (test: Test): void => {
     assert.strictEqual(bench.bpf.unpin(bench.path("kept")), 0)
     assert.strictEqual(bench.bpf.openPin(bench.path("kept")), -2)
   })
+  test("a pin opened for reading reads and changes nothing", (bench) => {
+    const { bpf } = bench
+    const fd = bench.map()
+    bpf.update(fd, u32(1), u32(7), 0)
+    assert.strictEqual(bpf.pin(fd, bench.path("ro")), 0)
+    const readOnly = bench.own(bpf.openPin(bench.path("ro"), Bpf.READ_ONLY))
+    const value = u32(0)
+    assert.strictEqual(bpf.lookup(readOnly, u32(1), value), 0)
+    assert.strictEqual(readU32(value), 7)
+    assert.deepStrictEqual([bpf.update(readOnly, u32(1), u32(8), 0), bpf.delete(readOnly, u32(1))], [-1, -1])
+    assert.strictEqual(bpf.openPin(bench.path("ro"), 1 << 30), -22)
+  })
   test("rename replaces what is pinned at the target in one step", (bench) => {
     const { bpf } = bench
     const [old, fresh] = [bench.map({ maxEntries: 4 }), bench.map({ maxEntries: 8 })]

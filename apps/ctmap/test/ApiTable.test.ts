@@ -4,7 +4,7 @@ import * as kernel from "ctmap-kernel"
 import { readFileSync } from "node:fs"
 
 /** Rows of the API table of ctmap-core's README: Cilium's symbol, the package, what is ours. */
-const rows = readFileSync(new URL("../../ctmap-core/README.md", import.meta.url), "utf8")
+const rows = readFileSync(new URL("../../../packages/ctmap-core/README.md", import.meta.url), "utf8")
   .split("\n")
   .map((line) => /^\| `([A-Za-z0-9_.]+)` \| (ctmap-[a-z]+) \|(.*)\|$/.exec(line))
   .filter((row) => row !== null)
@@ -31,7 +31,10 @@ describe("the API table", () => {
   })
 
   it("has every symbol of the API list once", () => {
-    const symbols = readFileSync(new URL("../data/api-symbols.txt", import.meta.url), "utf8")
+    const symbols = readFileSync(
+      new URL("../../../packages/ctmap-testing/data/api-symbols.txt", import.meta.url),
+      "utf8"
+    )
       .trim()
       .split("\n")
     assert.deepStrictEqual(rows.map(({ symbol }) => symbol).toSorted(), symbols.toSorted())

@@ -1,0 +1,73 @@
+/**
+ * What time it is for the tables: asked for on the command line, named by Cilium's own runtime configuration, or
+ * seconds since boot, which is what the datapath counts unless it was told otherwise.
+ *
+ * @since 0.1.0
+ */
+import { readFileSync } from "node:fs"
+import * as CtTime from "ctmap-core/CtTime"
+import type { Bpf } from "ctmap-kernel/Bpf"
+import * as KernelClock from "ctmap-kernel/KernelClock"
+import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import { UsageError } from "./Failure.ts"
+import type { ClockOptions } from "./Options.ts"
+
+/** A reading. @since 0.1.0 */
+export interface Reading {
+  readonly source: CtTime.ClockSource
+  /** In units of the source, as a table stores it. */
+  readonly now: number
+  /** The command line says what time it is: nobody needs to be warned that it is not now. */
+  readonly fixed: boolean
+}
+
+/** What Cilium's agent leaves behind for its command line. @since 0.1.0 */
+const RUNTIME_CONFIG = "/var/run/cilium/state/agent-runtime-config.json"
+
+/** Reads the clock, once. Errors: `ClockError`, `UsageError` for flags that contradict each other. @since 0.1.0 */
+export const read = (options: ClockOptions): Effect.Effect<Reading, CtTime.ClockError | UsageError, Bpf> =>
+  Effect.gen(function* () {
+    yield* check(options)
+    const source = yield* sourceOf(options)
+    const { now } = options
+    if (now !== undefined) return { source, now, fixed: true }
+    return { source, now: yield* readNow(layerOf(source)), fixed: false }
+  })
+
+/** Flags that contradict each other are wrong even where no clock is needed. @since 0.1.0 */
+export const check = ({ clock, hz }: ClockOptions): Effect.Effect<void, UsageError> =>
+  hz !== undefined && clock !== "jiffies"
+    ? Effect.fail(new UsageError({ problem: "--hz is the tick rate of the jiffies clock: add --clock jiffies" }))
+    : Effect.void
+
+const sourceOf = (options: ClockOptions): Effect.Effect<CtTime.ClockSource, CtTime.ClockError, Bpf> =>
+  options.clock === "ktime"
+    ? Effect.succeed(CtTime.ktime)
+    : options.clock === "jiffies"
+      ? Effect.map(options.hz === undefined ? KernelClock.measureHertz : Effect.succeed(options.hz), CtTime.jiffies)
+      : Effect.sync(() => Option.getOrElse(configured(), () => CtTime.ktime))
+
+const layerOf = (source: CtTime.ClockSource): Layer.Layer<KernelClock.KernelClock, never, Bpf> =>
+  source.mode === "ktime" ? KernelClock.layerKtime : KernelClock.layerJiffies(source.hertz)
+
+const readNow = (
+  layer: Layer.Layer<KernelClock.KernelClock, never, Bpf>
+): Effect.Effect<number, CtTime.ClockError, Bpf> =>
+  Effect.flatMap(KernelClock.KernelClock, ({ now }) => now).pipe(Effect.provide(layer))
+
+const decode = Schema.decodeUnknownResult(Schema.fromJsonString(CtTime.RuntimeConfig))
+
+/** No file, or none that we understand, says nothing: then the default holds. */
+const configured = (): Option.Option<CtTime.ClockSource> => {
+  try {
+    return Option.flatMap(Result.getSuccess(decode(readFileSync(RUNTIME_CONFIG, "utf8"))), (config) =>
+      Result.getSuccess(CtTime.fromRuntimeConfig(config))
+    )
+  } catch {
+    return Option.none()
+  }
+}

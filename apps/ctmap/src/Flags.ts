@@ -1,0 +1,135 @@
+/**
+ * The flags of the commands, by what they are for. Nothing here loads the kernel or the tables' code: help, completions
+ * and wrong usage are answered without.
+ *
+ * @since 0.1.0
+ */
+import * as Flag from "effect/cli/Flag"
+import * as Config from "effect/Config"
+import * as Option from "effect/Option"
+
+const positive = (flag: Flag.Flag<number>): Flag.Flag<number> =>
+  Flag.filter(
+    flag,
+    (n) => n >= 1,
+    () => "a number of at least 1"
+  )
+
+/** Absent is `undefined`, which is what options of functions say. */
+const maybe = <A>(flag: Flag.Flag<A>): Flag.Flag<A | undefined> => Flag.map(Flag.optional(flag), Option.getOrUndefined)
+
+const text = (name: string, metavar: string, description: string): Flag.Flag<string | undefined> =>
+  maybe(Flag.String(name).pipe(Flag.withMetavar(metavar), Flag.withDescription(description)))
+
+const number = (name: string, metavar: string, description: string): Flag.Flag<number | undefined> =>
+  maybe(Flag.Int(name).pipe(positive, Flag.withMetavar(metavar), Flag.withDescription(description)))
+
+const yes = (name: string, description: string): Flag.Flag<boolean> =>
+  Flag.Boolean(name).pipe(Flag.withDefault(false), Flag.withDescription(description))
+
+const size = (name: string, holds: string, otherwise: number): Flag.Flag<number> =>
+  Flag.Int(name).pipe(
+    Flag.withDefault(otherwise),
+    Flag.withMetavar("N"),
+    Flag.withDescription(`Entries of ${holds}, 1024 to 16777216 (default ${otherwise})`)
+  )
+
+/** Where the maps are. @since 0.1.0 */
+export const bpffsRoot = Flag.String("bpffs-root").pipe(
+  Flag.withMetavar("DIR"),
+  Flag.withFallbackConfig(Config.String("CTMAP_BPFFS_ROOT")),
+  Flag.withDefault("/sys/fs/bpf"),
+  Flag.withDescription("The directory that contains tc/globals (environment: CTMAP_BPFFS_ROOT; default /sys/fs/bpf)")
+)
+
+/** How to read tables that do not show their release. @since 0.1.0 */
+export const release = Flag.Literals("release", ["1.17", "1.20"]).pipe(
+  Flag.withDefault("1.17"),
+  Flag.withDescription("The Cilium release to assume where a table does not show which one wrote it (default 1.17)")
+)
+
+/** @since 0.1.0 */
+export const endpoint = number("endpoint", "ID", "The maps of this endpoint in place of the global ones")
+
+/** Which maps. @since 0.1.0 */
+export const selection = {
+  family: Flag.Literals("family", ["ipv4", "ipv6", "all"]).pipe(
+    Flag.withDefault("all"),
+    Flag.withDescription("Address family of the maps (default all)")
+  ),
+  map: Flag.String("map").pipe(
+    Flag.atLeast(0),
+    Flag.withMetavar("NAME"),
+    Flag.withDescription("Only the maps of these pin names; repeat it, or separate names with commas")
+  ),
+  cluster: number("cluster", "ID", "The maps of this remote cluster in place of the global ones"),
+  endpoint,
+  release
+}
+
+/** What time it is. @since 0.1.0 */
+export const clock = {
+  clock: maybe(Flag.Literals("clock", ["ktime", "jiffies"])).pipe(
+    Flag.withDescription("The clock of the datapath (default: what Cilium's runtime configuration names, else ktime)")
+  ),
+  hz: number("hz", "N", "Tick rate of the jiffies clock (default: measured)"),
+  now: maybe(
+    Flag.Int("now").pipe(
+      Flag.filter(
+        (n) => n >= 0 && n <= 0xffff_ffff,
+        () => "a time between 0 and 4294967295"
+      ),
+      Flag.withMetavar("T"),
+      Flag.withDescription("Take this for the time, in units of the clock: to read tables of another day or host")
+    )
+  )
+}
+
+/** @since 0.1.0 */
+export const where = text(
+  "where",
+  "FILTER",
+  'Only entries that match, e.g. "tcp and dst 10.0.0.0/8 and dport 443 and not expired"'
+)
+
+/** @since 0.1.0 */
+export const limit = number("limit", "N", "Stop after this many entries")
+
+/** @since 0.1.0 */
+export const sort = (fields: string): Flag.Flag<string | undefined> =>
+  text("sort", "FIELD[:desc]", `Sort by ${fields}. Reads everything and keeps --limit entries (default 1000) in memory`)
+
+/** @since 0.1.0 */
+export const timeDiff = Flag.Boolean("time-diff").pipe(
+  Flag.withAlias("d"),
+  Flag.withDefault(false),
+  Flag.withDescription("Say how many seconds each entry has left")
+)
+
+/** Formats of entries. @since 0.1.0 */
+export const entryFormat = Flag.Literals("output", ["text", "table", "json", "ndjson", "cilium-json"]).pipe(
+  Flag.withAlias("o"),
+  Flag.withDefault("text"),
+  Flag.withDescription(
+    "text: Cilium's lines, byte for byte; table: aligned; json, ndjson: records; cilium-json: Cilium's document"
+  )
+)
+
+/** Formats of everything else. @since 0.1.0 */
+export const reportFormat = Flag.Literals("output", ["table", "text", "json", "ndjson"]).pipe(
+  Flag.withAlias("o"),
+  Flag.withDefault("table"),
+  Flag.withDescription("table (text is the same), json or ndjson (default table)")
+)
+
+/** Sizes as Cilium's options name them. @since 0.1.0 */
+export const ctSizes = {
+  ctTcp: size("bpf-ct-global-tcp-max", "the global TCP CT maps", 524_288),
+  ctAny: size("bpf-ct-global-any-max", "the other global CT maps", 262_144)
+}
+
+/** @since 0.1.0 */
+export const natSize = size("bpf-nat-global-max", "the NAT maps", 524_288)
+
+/** @since 0.1.0 */
+export { maybe, number, text, yes }

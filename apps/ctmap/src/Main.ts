@@ -1,0 +1,83 @@
+/**
+ * One run of the program: arguments in, exit code out. Errors end as one sentence on the standard error.
+ *
+ * @since 0.1.0
+ */
+import { readFileSync } from "node:fs"
+import * as Cause from "effect/Cause"
+import * as CliConfig from "effect/cli/CliConfig"
+import * as CliError from "effect/cli/CliError"
+import * as CliOutput from "effect/cli/CliOutput"
+import * as Command from "effect/cli/Command"
+import * as Completions from "effect/cli/Completions"
+import * as GlobalFlag from "effect/cli/GlobalFlag"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import { cli } from "./Cli.ts"
+import { codeOf, exit } from "./Failure.ts"
+import { Output } from "./Output.ts"
+
+/** Runs, and answers the exit code; never fails. @since 0.1.0 */
+export const main = (args: ReadonlyArray<string>): Effect.Effect<number, never, Output | Command.Environment> =>
+  Effect.gen(function* () {
+    const output = yield* Output
+    return yield* Command.runWith(cli, { version: version() })(args).pipe(
+      Effect.as(exit.done),
+      Effect.catchCause((cause) => ended(cause, output)),
+      Effect.provideService(CliOutput.Presenter, presenter(output)),
+      Effect.provideService(CliConfig.CliConfig, {
+        builtIns: [GlobalFlag.Help, GlobalFlag.Version, completions(output)]
+      })
+    )
+  })
+
+/** One level below the package, from `src` and from `dist`. */
+const version = (): string =>
+  (JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as { readonly version: string })
+    .version
+
+/** Help was asked for and is data; what is wrong with a command line is not, and pages of help would hide it. */
+const presenter = (output: Output["Service"]): CliOutput.Presenter => {
+  const formatter = CliOutput.defaultFormatter({ colors: output.terminals.stdout })
+  return {
+    present: (event) => {
+      switch (event._tag) {
+        case "Help":
+          return Effect.ignore(output.write(`${formatter.formatHelpDoc(event.helpDoc)}\n`))
+        case "Version":
+          return Effect.ignore(output.write(`${event.name} ${event.version}\n`))
+        case "InvalidInvocation":
+          return Effect.andThen(
+            Effect.forEach(event.errors, ({ message }) => output.note(`ctmap: ${message}`), { discard: true }),
+            output.note(`Try \`${event.commandPath.join(" ")} --help\``)
+          )
+      }
+    }
+  }
+}
+
+/** As Effect's own, but written like all other data. */
+const completions = (output: Output["Service"]): typeof GlobalFlag.Completions => ({
+  ...GlobalFlag.Completions,
+  run: (shell, { command }) =>
+    Option.match(shell, {
+      onNone: () => Effect.void,
+      onSome: (of) =>
+        Effect.ignore(output.write(`${Completions.generate(command.name, of, Completions.fromCommand(command))}\n`))
+    })
+})
+
+const ended = (cause: Cause.Cause<unknown>, output: Output["Service"]): Effect.Effect<number> => {
+  if (Cause.hasInterruptsOnly(cause)) return Effect.succeed(exit.interrupted)
+  const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+  if (error === undefined) {
+    return Effect.as(output.note(`ctmap: internal error, please report it: ${Cause.pretty(cause)}`), exit.failed)
+  }
+  if (CliError.isCliError(error) && error._tag === "ShowHelp") {
+    return Effect.succeed(error.errors.length > 0 ? exit.usage : exit.done)
+  }
+  const code = codeOf(error)
+  return code === exit.done ? Effect.succeed(code) : Effect.as(output.note(`ctmap: ${messageOf(error)}`), code)
+}
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

@@ -1,0 +1,131 @@
+/**
+ * `ctmap snapshot save|restore`: tables to a file and back, byte for byte.
+ *
+ * @since 0.1.0
+ */
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as MapLimits from "ctmap-core/MapLimits"
+import * as MapName from "ctmap-core/MapName"
+import * as BpfMap from "ctmap-kernel/BpfMap"
+import * as Owner from "ctmap-kernel/Owner"
+import * as Pins from "ctmap-kernel/Pins"
+import * as Snapshot from "ctmap-kernel/Snapshot"
+import * as Effect from "effect/Effect"
+import { PlatformError } from "effect/PlatformError"
+import * as Stdio from "effect/Stdio"
+import * as Stream from "effect/Stream"
+import * as Clock from "../Clock.ts"
+import { FileFailed, NotFound, UsageError } from "../Failure.ts"
+import * as Kernel from "../Kernel.ts"
+import type { ClockOptions, Selection as SelectionOptions, Sizes } from "../Options.ts"
+import * as Output from "../Output.ts"
+import * as Selection from "../Selection.ts"
+
+/** @since 0.1.0 */
+export interface SaveOptions extends SelectionOptions {
+  readonly file: string
+}
+
+/** @since 0.1.0 */
+export const save = (root: string, options: SaveOptions) =>
+  Kernel.provide(
+    root,
+    Effect.gen(function* () {
+      const maps = yield* tables(options)
+      if (options.file === "-") {
+        return yield* Stream.runForEach(Snapshot.saveAll(maps), (chunk) => Output.write(chunk))
+      }
+      for (const { map, entries } of yield* Snapshot.saveFile(options.file, maps)) {
+        yield* Output.note(`ctmap: ${map}: ${entries} entries saved`)
+      }
+    }).pipe(named(options.file, "write"), Effect.provide(NodeServices.layer))
+  )
+
+/** The CT and NAT maps that are meant; without a flag, every one that is pinned. */
+const tables = (options: SaveOptions) =>
+  Effect.gen(function* () {
+    yield* Selection.checkRoot
+    const pins = yield* Pins.discover
+    const names = options.map.flatMap((text) => text.split(","))
+    const unknown = names.find((name) => MapName.parse(name) === undefined)
+    if (unknown !== undefined)
+      return yield* new UsageError({ problem: `"${unknown}" is not the name of a CT or NAT map` })
+    const whose = yield* ownerFilter(options)
+    const meant = pins.filter((pin) =>
+      names.length > 0 ? names.includes(pin.name) : isTable(pin, options.family) && whose(pin)
+    )
+    const missing = names.filter((name) => !pins.some((pin) => pin.name === name))
+    if (meant.length === 0 || missing.length > 0) {
+      const what = missing.length > 0 ? missing.join(", ") : "no CT or NAT map of the selection"
+      const be = missing.length > 0 ? "is not" : "is"
+      return yield* new NotFound({
+        what: `${what} ${be} pinned in ${yield* Pins.pathOf("")}; \`ctmap maps\` lists what is`
+      })
+    }
+    return yield* Effect.forEach(meant, ({ path }) => BpfMap.open(path))
+  })
+
+const ownerFilter = (options: SaveOptions) =>
+  Effect.map(Selection.ownerOf(options), (owner) => (pin: Pins.Pin): boolean => {
+    if (options.cluster === undefined && options.endpoint === undefined) return true
+    const found = Pins.ownerOf(pin.denoted)
+    return found !== undefined && Owner.same(found, owner)
+  })
+
+const isTable = ({ denoted }: Pins.Pin, family: SelectionOptions["family"]): boolean => {
+  const found =
+    denoted._tag === "Global" || denoted._tag === "Local" || denoted._tag === "ClusterInner"
+      ? denoted.kind.family
+      : denoted._tag === "Nat" || denoted._tag === "ClusterNatInner"
+        ? denoted.family
+        : undefined
+  return found !== undefined && (family === "all" || found === family)
+}
+
+/** @since 0.1.0 */
+export interface RestoreOptions extends ClockOptions, Sizes {
+  readonly file: string
+  readonly replace: boolean
+  readonly allowEviction: boolean
+  /** The clock's reading when the snapshot was taken. */
+  readonly takenAt: number | undefined
+}
+
+/** @since 0.1.0 */
+export const restore = (root: string, options: RestoreOptions) =>
+  Kernel.provide(
+    root,
+    Effect.gen(function* () {
+      yield* Selection.checkBpfFs
+      const { ctTcp, ctAny, nat, file, replace, takenAt } = options
+      const limits = yield* Effect.fromResult(MapLimits.check({ ctTcp, ctAny, nat }))
+      const shift = takenAt === undefined ? 0 : (yield* Clock.read(options)).now - takenAt
+      const settings = { limits, replace, shift, failOnEviction: !options.allowEviction }
+      const restored =
+        file === "-"
+          ? yield* Snapshot.restore(Stream.unwrap(Effect.map(Stdio.Stdio, ({ stdin }) => stdin)), settings)
+          : yield* Snapshot.restoreFile(file, settings)
+      for (const { map, entries, created, now, evicted } of restored) {
+        const lost = evicted > 0 ? `, ${evicted} evicted` : ""
+        yield* Output.note(
+          `ctmap: ${map}: ${entries} entries restored${created ? " into a new map" : ""}${lost}, ${now} now`
+        )
+      }
+    }).pipe(named(options.file, "read"), Effect.provide(NodeServices.layer))
+  )
+
+/** Errors of the platform say what was called, not what was wanted. */
+const named = (path: string, action: FileFailed["action"]) =>
+  Effect.mapError(<E>(error: E): FileFailed | Exclude<E, PlatformError> =>
+    error instanceof PlatformError
+      ? new FileFailed({ path, action, why: reasons[error.reason._tag] ?? error.message })
+      : (error as Exclude<E, PlatformError>)
+  )
+
+const reasons: Readonly<Record<string, string>> = {
+  NotFound: "no such file or directory",
+  PermissionDenied: "permission denied",
+  AlreadyExists: "it exists already",
+  BadResource: "it is no file that can be used",
+  WriteZero: "no space is left"
+}

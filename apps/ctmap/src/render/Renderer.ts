@@ -1,0 +1,142 @@
+/**
+ * Entries of a table in one of the output formats, a batch at a time.
+ *
+ * A renderer turns rows into bytes and never writes them: who drives it decides when, so memory stays at one buffer.
+ *
+ * @since 0.1.0
+ */
+import type { CtColumns, NatColumns } from "ctmap-core"
+import type { BpfMap } from "ctmap-kernel/BpfMap"
+import { type Column, TextTable } from "./TextTable.ts"
+
+/** @since 0.1.0 */
+export type Columns = CtColumns.CtColumns | NatColumns.NatColumns
+
+/** A map whose entries are read through `columns`, which are bound to each batch in turn. @since 0.1.0 */
+export interface Table<C extends Columns> {
+  readonly map: BpfMap
+  readonly columns: C
+  /** Lines of a map that belongs to an endpoint leave out the endpoint. */
+  readonly local: boolean
+}
+
+/** @since 0.1.0 */
+export interface Renderer<C extends Columns> {
+  /** Takes the rows of a batch that are to be printed, in this order. Call `next` until there is nothing more. */
+  readonly bind: (table: Table<C>, rows: Uint32Array, count: number) => void
+  /** Bytes that are valid until the next call. */
+  readonly next: () => Uint8Array | undefined
+  /** What stands behind the entries of each table. */
+  readonly endTable: string
+  /** What stands before and behind everything, and instead of everything where there is nothing. */
+  readonly open: string
+  readonly close: string
+  readonly empty: string
+}
+
+/** The part of the line writers of ctmap-core that is needed here. @since 0.1.0 */
+export interface LineWriter {
+  readonly fill: (into: Uint8Array, options: { from: number; rows: Uint32Array; count: number }) => number
+  readonly end: number
+}
+
+/** Bytes that leave at once. */
+const BUFFER = 256 * 1024
+
+/** Cilium's own lines; Cilium prints an empty line behind each table. @since 0.1.0 */
+export const lines = <C extends Columns>(make: (table: Table<C>) => LineWriter): Renderer<C> => {
+  const writers = new Map<Table<C>, LineWriter>()
+  const buffer = new Uint8Array(BUFFER)
+  let writer: LineWriter | undefined
+  let rows: Uint32Array = new Uint32Array(0)
+  let count = 0
+  let from = 0
+  return {
+    bind: (table, selected, selectedCount) => {
+      writer = writers.get(table) ?? make(table)
+      writers.set(table, writer)
+      rows = selected
+      count = selectedCount
+      from = 0
+    },
+    next: () => {
+      if (writer === undefined || from >= count) return undefined
+      from = writer.fill(buffer, { from, rows, count })
+      return buffer.subarray(0, writer.end)
+    },
+    endTable: "\n",
+    open: "",
+    close: "",
+    empty: ""
+  }
+}
+
+/** What joins the records of a document. @since 0.1.0 */
+export interface Document {
+  readonly open: string
+  readonly between: string
+  readonly close: string
+  readonly empty: string
+}
+
+/** One object a line, in one array. @since 0.1.0 */
+export const jsonDocument: Document = { open: "[\n  ", between: ",\n  ", close: "\n]\n", empty: "[]\n" }
+
+/** One object a line. @since 0.1.0 */
+export const ndjsonDocument: Document = { open: "", between: "\n", close: "\n", empty: "" }
+
+/** Rows that are turned into text before some of it leaves. */
+const ROWS = 512
+
+/** One text per entry, joined to a document. @since 0.1.0 */
+export const records = <C extends Columns>(
+  document: Document,
+  print: (table: Table<C>, row: number) => string
+): Renderer<C> => {
+  let first = true
+  return chunked(
+    (table, rows) => {
+      const text = rows.map((row) => print(table, row)).join(document.between)
+      const lead = first ? "" : document.between
+      first = false
+      return lead + text
+    },
+    { open: document.open, close: document.close, empty: document.empty }
+  )
+}
+
+/** Aligned columns for people; titles once. @since 0.1.0 */
+export const cells = <C extends Columns>(
+  columns: ReadonlyArray<Column>,
+  print: (table: Table<C>, row: number) => ReadonlyArray<string>
+): Renderer<C> => {
+  const table = new TextTable(columns)
+  return chunked((of, rows) => table.print(rows.map((row) => print(of, row))), {
+    open: "",
+    close: "",
+    empty: new TextTable(columns).print([])
+  })
+}
+
+const chunked = <C extends Columns>(
+  print: (table: Table<C>, rows: ReadonlyArray<number>) => string,
+  around: { readonly open: string; readonly close: string; readonly empty: string }
+): Renderer<C> => {
+  let bound: { readonly table: Table<C>; readonly rows: Uint32Array; readonly count: number } | undefined
+  let from = 0
+  return {
+    ...around,
+    endTable: "",
+    bind: (table, rows, count) => {
+      bound = { table, rows, count }
+      from = 0
+    },
+    next: () => {
+      if (bound === undefined || from >= bound.count) return undefined
+      const to = Math.min(from + ROWS, bound.count)
+      const text = print(bound.table, [...bound.rows.subarray(from, to)])
+      from = to
+      return Buffer.from(text)
+    }
+  }
+}

@@ -1,0 +1,41 @@
+/** Runs the program in this process, with its output caught and, if wanted, another kernel below it. */
+import * as Bpf from "ctmap-kernel/Bpf"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Environment from "../src/Environment.ts"
+import * as Kernel from "../src/Kernel.ts"
+import { main } from "../src/Main.ts"
+import { Output } from "../src/Output.ts"
+
+export interface Ran {
+  readonly code: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** What the program did with these arguments; on the kernel itself unless `bpf` stands in for it. */
+export const run = (
+  args: ReadonlyArray<string>,
+  options: { readonly bpf?: Bpf.Calls | undefined } = {}
+): Effect.Effect<Ran> =>
+  Effect.suspend(() => {
+    const stdout: Array<Uint8Array> = []
+    const stderr: Array<string> = []
+    const output = Output.of({
+      write: (data) => Effect.sync(() => void stdout.push(Buffer.from(data))),
+      note: (line) => Effect.sync(() => void stderr.push(`${line}\n`)),
+      progress: () => Effect.void,
+      terminals: { stdin: false, stdout: false, stderr: false }
+    })
+    const program = main(args).pipe(Effect.provideService(Output, output), Effect.provideContext(Environment.unused))
+    const { bpf } = options
+    const onKernel =
+      bpf === undefined
+        ? program
+        : Effect.provideService(program, Kernel.BpfLayer, Effect.succeed(Layer.succeed(Bpf.Bpf, bpf)))
+    return Effect.map(onKernel, (code) => ({
+      code,
+      stdout: Buffer.concat(stdout).toString("latin1"),
+      stderr: stderr.join("")
+    }))
+  })

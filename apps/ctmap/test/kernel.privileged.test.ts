@@ -1,0 +1,107 @@
+import { spawn, spawnSync } from "node:child_process"
+import { chmodSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs"
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import { FdLeak, Privileged, Recorded, TempBpfFs } from "ctmap-testing"
+import { fileURLToPath } from "node:url"
+import { onTestFinished } from "vitest"
+import { cases } from "./goldenCases.ts"
+
+const source = fileURLToPath(new URL("../src/run.ts", import.meta.url))
+const node = ["--conditions=ctmap-source", source]
+
+const fs = TempBpfFs.make()
+
+Privileged.suite(describe, "every command on the recorded tables, in the kernel", () => {
+  let before: ReadonlyArray<FdLeak.Handle> = []
+  beforeAll(() => {
+    fs.start()
+    before = FdLeak.handles()
+  })
+  afterAll(() => fs.stop())
+
+  cases({ root: fs.path, bpf: undefined })
+
+  it("leaves no map open", () => {
+    assert.deepStrictEqual(
+      FdLeak.since(before, ({ kind }) => kind === "map"),
+      []
+    )
+  })
+
+  const root = `${fs.path}/pods-ktime`
+  const ctmap = (...args: ReadonlyArray<string>) =>
+    spawnSync(process.execPath, [...node, ...args], {
+      env: { ...process.env, CTMAP_BPFFS_ROOT: root },
+      encoding: "latin1",
+      maxBuffer: 1 << 26
+    })
+
+  it("runs as a program: data on the standard output, the exit code of its end", () => {
+    const listed = ctmap("list")
+    assert.strictEqual(listed.status, 0)
+    assert.strictEqual(listed.stderr, "")
+    const expected = [...Recorded.listings("pods-ktime").values()].flat().join("")
+    assert.deepStrictEqual(
+      listed.stdout.replaceAll("\n\n", "\n").split("\n").toSorted(),
+      expected.split("\n").toSorted()
+    )
+    const wrong = ctmap("list", "--where", "tcp and")
+    assert.strictEqual(wrong.status, 2)
+    assert.include(wrong.stderr, "  tcp and\n         ^")
+    assert.strictEqual(ctmap("upgrade").status, 3)
+  })
+
+  it("ends quietly when its reader has enough", async () => {
+    const child = spawn(process.execPath, [...node, "--bpffs-root", root, "list"], {
+      stdio: ["ignore", "pipe", "pipe"]
+    })
+    const stderr: Array<Buffer> = []
+    child.stderr.on("data", (chunk: Buffer) => stderr.push(chunk))
+    child.stdout.once("data", () => child.stdout.destroy())
+    const code = await new Promise((resolve) => child.once("exit", resolve))
+    assert.strictEqual(Buffer.concat(stderr).toString(), "")
+    assert.strictEqual(code, 0)
+  })
+
+  it("waits for a reader that is slow", () => {
+    const script = `"$0" ${node.join(" ")} --bpffs-root ${root} list | (sleep 1; wc -l)`
+    const { stdout } = spawnSync("sh", ["-c", script, process.execPath], { encoding: "latin1" })
+    const entries = [...Recorded.listings("pods-ktime").values()].flat().length
+    assert.strictEqual(Number(stdout), entries + 4)
+  })
+
+  it("tells an ordinary user which permission is missing, and how to get it", () => {
+    chmodSync(fs.path, 0o700)
+    const { status, stderr } = spawnSync(process.execPath, [...node, "--bpffs-root", root, "list"], {
+      encoding: "latin1",
+      uid: 65_534,
+      gid: 65_534
+    })
+    assert.strictEqual(status, 1)
+    assert.match(stderr, /not permitted .*run as root, or with CAP_DAC_OVERRIDE/)
+    assert.notInclude(stderr, "    at ")
+  })
+
+  it("says that a device is full, and fails", () => {
+    const full = openSync("/dev/full", "w")
+    const { status, stderr } = spawnSync(process.execPath, [...node, "--bpffs-root", root, "list"], {
+      encoding: "latin1",
+      stdio: ["ignore", full, "pipe"]
+    })
+    assert.strictEqual(status, 1)
+    assert.match(stderr, /cannot write the standard output: ENOSPC/)
+  })
+
+  it("saves a file that restores to the same tables", () => {
+    const directory = mkdtempSync("/tmp/ctmap-test-")
+    onTestFinished(() => rmSync(directory, { recursive: true }))
+    const file = `${directory}/saved.tsv.gz`
+    assert.strictEqual(ctmap("snapshot", "save", file).status, 0)
+    assert.isAbove(readFileSync(file).byteLength, 1000)
+    const small = ["--bpf-ct-global-tcp-max", "8192", "--bpf-ct-global-any-max", "8192", "--bpf-nat-global-max", "8192"]
+    const copied = ctmap("--bpffs-root", `${fs.path}/copy`, "snapshot", "restore", file, ...small)
+    assert.strictEqual(copied.status, 0, copied.stderr)
+    const lines = (text: string) => text.split("\n").toSorted()
+    assert.deepStrictEqual(lines(ctmap("list", "--bpffs-root", `${fs.path}/copy`).stdout), lines(ctmap("list").stdout))
+  })
+})

@@ -1,0 +1,44 @@
+/** File operations on a bpffs, which are ordinary system calls: answered like the others, `>= 0` or `-errno`. */
+import { lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, statfsSync, statSync, unlinkSync } from "node:fs"
+import { dirname } from "node:path"
+import type * as Bpf from "../Bpf.ts"
+
+const BPF_FS_MAGIC = 0xcafe_4a11
+const ENOENT = -2
+const EIO = -5
+
+/** The result of a call of node:fs, or the `-errno` of what it throws. */
+export const onPath = <A>(call: () => A): A | number => {
+  try {
+    return call()
+  } catch (error) {
+    return typeof error === "object" && error !== null && "errno" in error ? Number(error.errno) : EIO
+  }
+}
+
+const onFile = (call: () => void): number => {
+  const result = onPath(call)
+  return typeof result === "number" ? result : 0
+}
+
+export const fileCalls = {
+  unpin: (path) => onFile(() => (lstatSync(path).isDirectory() ? rmdirSync(path) : unlinkSync(path))),
+  renamePin: (from, to) => onFile(() => renameSync(from, to)),
+  makeDirectory: (path) => onFile(() => void mkdirSync(path, { recursive: true, mode: 0o755 })),
+  listDirectory: (path) => onPath(() => readdirSync(path)),
+  stat: (path) =>
+    onPath((): Bpf.PathInfo => {
+      const stats = statSync(path)
+      const kind = stats.isDirectory() ? "directory" : stats.isFile() ? "pin" : "other"
+      return { kind, uid: stats.uid, gid: stats.gid, mode: stats.mode & 0o7777 }
+    }),
+  isBpfFs: (path) => {
+    for (let at = path; ; at = dirname(at)) {
+      const type = onPath(() => ({ type: statfsSync(at).type }))
+      if (typeof type !== "number") return type.type === BPF_FS_MAGIC
+      // Only what is not there yet is on the file system of its parent. What must not be looked at may well be one: the
+      // operation itself will say what is wrong.
+      if (type !== ENOENT || at === dirname(at)) return type !== ENOENT
+    }
+  }
+} satisfies Partial<Bpf.Calls>
