@@ -19,8 +19,8 @@ import * as CtLineWriter from "ctmap-core/CtLineWriter"
 import * as NatLineWriter from "ctmap-core/NatLineWriter"
 import { Recorded } from "ctmap-testing"
 import * as Result from "effect/Result"
-import { machine, measure, type Subject, table } from "./measure.ts"
-import { ctTable, now as syntheticNow } from "./tables.ts"
+import { machine, measure, type Subject, table } from "./common/measure.ts"
+import { ctTable, now as syntheticNow } from "./common/tables.ts"
 
 const ENTRIES = 262_144
 /** Rows of a table that subjects which make objects are tried on. */

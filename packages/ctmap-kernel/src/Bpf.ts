@@ -145,12 +145,12 @@ export interface Calls {
   readonly mapMemory: (fd: number, bytes: number) => Uint8Array | number
 
   /**
-   * Starts an iterator program over the elements of a map (BPF_LINK_CREATE, BPF_ITER_CREATE): an fd to {@link read} its
+   * Starts an iterator program over the elements of a map (BPF_LINK_CREATE, BPF_ITER_CREATE): an fd to read its
    * records from. The twin in memory has none and answers -EOPNOTSUPP.
    */
   readonly iterate: (programFd: number, mapFd: number) => number
-  /** read(2): how many bytes, 0 at the end. */
-  readonly read: (fd: number, into: Uint8Array) => number
+  /** read(2) on another thread: calls back with how many bytes, 0 at the end, or `-errno`. It cannot be called off. */
+  readonly readAsync: (fd: number, into: Uint8Array, done: (bytes: number) => void) => void
 
   /** Possible CPUs, the width of a per-CPU value. */
   readonly possibleCpus: () => number

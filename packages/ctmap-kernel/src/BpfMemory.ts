@@ -242,7 +242,7 @@ const callsOf = (kernel: MemoryKernel, control: Controls, objects: Readonly<Reco
     runProgram: (fd, context) => kernel.run(fd, context),
     mapMemory: (fd, bytes) => kernel.memory(fd, bytes),
     iterate: () => -EOPNOTSUPP,
-    read: (fd) => (kernel.object(fd) === undefined ? -EBADF : -EOPNOTSUPP),
+    readAsync: (fd, _into, done) => done(kernel.object(fd) === undefined ? -EBADF : -EOPNOTSUPP),
     possibleCpus: () => kernel.settings.possibleCpus,
     monotonic
   }

@@ -31,6 +31,7 @@ import type * as CtPair from "./CtPair.ts"
 import { type BatchWriter, textStream } from "./internal/textStream.ts"
 import type * as KernelClock from "./KernelClock.ts"
 import * as Layout from "./Layout.ts"
+import type * as RowScan from "./RowScan.ts"
 import * as Scan from "./Scan.ts"
 
 /**
@@ -68,7 +69,7 @@ export class TextTooLong extends Schema.TaggedError<TextTooLong>()("TextTooLong"
 export type DumpError = BpfError | Scan.Incomplete | UnknownLayout | CtTime.ClockError
 
 /** @since 0.1.0 */
-export interface TextOptions extends Scan.Options {
+export interface TextOptions extends RowScan.Options {
   /** Prints behind each expiry how far away it is: ` (remaining: … sec(s))`. Read once, before the map. */
   readonly clock?: KernelClock.KernelClock["Service"] | undefined
   /** Only entries that match; compiled for the family and the release of the map. */
@@ -76,7 +77,7 @@ export interface TextOptions extends Scan.Options {
 }
 
 /** @since 0.1.0 */
-export interface NatTextOptions extends Scan.Options {
+export interface NatTextOptions extends RowScan.Options {
   /** Prints how old an entry is, `Created=…sec ago`, in place of the raw time. Read once, before the map. */
   readonly clock?: KernelClock.KernelClock["Service"] | undefined
   /** Only entries that match; compiled for the family of the map. */
@@ -98,7 +99,7 @@ export interface NatRecord {
  *
  * Shape: chunks of about 256 KiB, whole lines, in the order of the map; nothing for an entry whose protocol is 0, as in
  * Cilium. Lines of an endpoint's map are of Cilium's local form. Errors: {@link DumpError}; what was written before a
- * late error comes before it. Ownership: each chunk is a copy and the receiver's to keep. Kernel: see {@link Scan}; a
+ * late error comes before it. Ownership: each chunk is a copy and the receiver's to keep. Kernel: see {@link RowScan}; a
  * batch of 1024 blocks the thread for about a millisecond.
  *
  * @since 0.1.0
@@ -307,7 +308,7 @@ const batchWriter = <C extends Columns>(
   let selected = new Uint32Array(0)
   let count = 0
   return {
-    bind: ({ rows }) => {
+    bind: (rows) => {
       columns.bind(rows)
       count = columns.count
       if (predicate === undefined) return count

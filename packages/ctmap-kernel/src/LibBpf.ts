@@ -7,14 +7,14 @@
  *
  * @since 0.1.0
  */
-import { readSync } from "node:fs"
+import { read } from "node:fs"
 import { endianness } from "node:os"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import koffi from "koffi"
 import * as Bpf from "./Bpf.ts"
 import { BpfError, KernelUnavailable } from "./BpfError.ts"
-import { fileCalls, onPath } from "./internal/bpffs.ts"
+import { EIO, fileCalls } from "./internal/bpffs.ts"
 
 const LIBBPF = "libbpf.so.1"
 
@@ -301,10 +301,8 @@ const iteratorCalls = (bpf: Library, close: Bpf.Calls["close"]) => {
       close(link)
       return fd
     },
-    read: (fd: number, into: Uint8Array) => {
-      const result = onPath(() => ({ bytes: readSync(fd, into) }))
-      return typeof result === "number" ? result : result.bytes
-    }
+    readAsync: (fd: number, into: Uint8Array, done: (bytes: number) => void) =>
+      read(fd, into, 0, into.byteLength, null, (error, bytes) => done(error === null ? bytes : (error.errno ?? EIO)))
   }
 }
 

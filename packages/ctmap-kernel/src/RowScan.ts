@@ -6,14 +6,16 @@
  *
  * @since 0.1.0
  */
-import { Rows } from "ctmap-core"
+import type { Rows } from "ctmap-core"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import * as Bpf from "./Bpf.ts"
+import * as Stream from "effect/Stream"
+import type * as Bpf from "./Bpf.ts"
 import type { BpfError } from "./BpfError.ts"
-import * as BpfMap from "./BpfMap.ts"
-import { MapIterator, type Started } from "./MapIterator.ts"
+import type * as BpfMap from "./BpfMap.ts"
+import { MapIterator, type Reader } from "./MapIterator.ts"
 import * as Scan from "./Scan.ts"
 
 /**
@@ -32,13 +34,18 @@ export interface Report extends Omit<Scan.Report, "method"> {
   readonly method: Method
 }
 
+/**
+ * @since 0.1.0
+ */
+export interface Options {
+  /** Default: see {@link forEach}. */
+  readonly method?: Method
+  /** Entries per batch, where the map is read by batch or by next key. */
+  readonly batchSize?: number
+}
+
 /** Maps of fewer entries are read by batch: an iterator's program takes longer to load than they take to read. @since 0.1.0 */
 export const ITERATOR_FROM = 65_536
-
-/** What a read of an iterator hands out at most; a step makes a few reads. */
-const PAGE_RUN = 32_768
-const BUFFER = 4 * PAGE_RUN
-const EAGAIN = -11
 
 /**
  * Calls `use` with the rows of every read and reports how it went.
@@ -54,59 +61,64 @@ const EAGAIN = -11
 export const forEach = <E, R>(
   map: BpfMap.BpfMap,
   use: (rows: Rows.Rows) => Effect.Effect<void, E, R>,
-  options: { readonly method?: Method } = {}
+  options: Options = {}
 ): Effect.Effect<Report, BpfError | E, Bpf.Bpf | R> =>
   Effect.scoped(
     Effect.flatMap(start(map, options.method), (started): Effect.Effect<Report, BpfError | E, Bpf.Bpf | R> =>
       Option.isSome(started)
-        ? iterate(map, started.value, use)
+        ? iterate(started.value, use)
         : Scan.forEach(map, ({ rows }) => use(rows), portable(options))
     )
   )
 
-const portable = ({ method }: { readonly method?: Method }): Scan.Options =>
-  method === undefined || method === "iterator" ? {} : { method }
+/**
+ * The rows of a map as a Stream; a walk that gave up ends with `Incomplete`. Rows are valid until the next are pulled:
+ * keep no reference to them, and put no buffer in between.
+ *
+ * @since 0.1.0
+ */
+export const stream = (
+  map: BpfMap.BpfMap,
+  options: Options = {}
+): Stream.Stream<Rows.Rows, BpfError | Scan.Incomplete, Bpf.Bpf> =>
+  Stream.unwrap(
+    Effect.map(start(map, options.method), (started): Stream.Stream<Rows.Rows, BpfError | Scan.Incomplete, Bpf.Bpf> =>
+      Option.isSome(started)
+        ? Stream.fromPull(Effect.succeed(pullOf(started.value)))
+        : Stream.map(Scan.streamComplete(map, portable(options)), ({ rows }) => rows)
+    )
+  )
+
+const pullOf = ({ next }: Reader): Effect.Effect<readonly [Rows.Rows], BpfError | Cause.Done> =>
+  Effect.flatMap(next, (rows) => (rows === undefined ? Cause.done() : Effect.succeed([rows] as const)))
+
+const portable = ({ method, batchSize }: Options): Scan.Options => ({
+  ...(method === undefined || method === "iterator" ? {} : { method }),
+  ...(batchSize === undefined ? {} : { batchSize })
+})
 
 const start = (
   map: BpfMap.BpfMap,
   method: Method | undefined
-): Effect.Effect<Option.Option<Started>, BpfError, Scope.Scope> =>
+): Effect.Effect<Option.Option<Reader>, BpfError, Scope.Scope> =>
   Effect.flatMap(Effect.serviceOption(MapIterator), (service) =>
     Option.isNone(service) || (method === undefined ? map.info.maxEntries < ITERATOR_FROM : method !== "iterator")
-      ? Effect.succeed(Option.none<Started>())
+      ? Effect.succeed(Option.none<Reader>())
       : method === "iterator"
         ? Effect.map(service.value.start(map), Option.some)
         : Effect.option(service.value.start(map))
   )
 
 const iterate = Effect.fnUntraced(function* <E, R>(
-  map: BpfMap.BpfMap,
-  { fd, shape }: Started,
+  reader: Reader,
   use: (rows: Rows.Rows) => Effect.Effect<void, E, R>
 ) {
-  const bpf = yield* Bpf.Bpf
-  const buffer = new Uint8Array(BUFFER)
   let entries = 0
   let batches = 0
-  let filled = 0
-  for (;;) {
-    let rc = 0
-    while (filled + PAGE_RUN <= BUFFER) {
-      rc = bpf.read(fd, buffer.subarray(filled))
-      if (rc <= 0) break
-      filled += rc
-    }
-    if (rc < 0 && rc !== EAGAIN) return yield* Effect.fail(BpfMap.failure(map, "iterate", rc))
-    const count = Math.floor(filled / shape.stride)
-    if (count > 0) {
-      entries += count
-      batches++
-      yield* use(Rows.interleaved(buffer, { ...shape, count }))
-      buffer.copyWithin(0, count * shape.stride, filled)
-      filled -= count * shape.stride
-    }
-    if (rc === 0) break
-    yield* Effect.yieldNow
+  for (let rows = yield* reader.next; rows !== undefined; rows = yield* reader.next) {
+    entries += rows.count
+    batches++
+    yield* use(rows)
   }
   const report: Report = { method: "iterator", entries, batches, completed: true, restarts: 0, fallbacks: 0, grown: 0 }
   return report

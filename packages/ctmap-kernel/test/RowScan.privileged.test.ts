@@ -3,6 +3,7 @@ import { CtEntry, MapKind, MapSpec, type Rows } from "ctmap-core"
 import { Bpf, BpfMap, LibBpf, MapIterator, RowScan } from "ctmap-kernel"
 import { Privileged } from "ctmap-testing"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import { describe } from "vitest"
 
@@ -89,5 +90,89 @@ Privileged.suite(describe, "scans by rows on the kernel", () => {
         assert.strictEqual((yield* RowScan.forEach(odd, () => Effect.void)).method, "batch")
       })
     ).pipe(Effect.provide(kernel))
+  )
+
+  it.live("scans at the same time have memory of their own, and give it back", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const bpf = yield* Bpf.Bpf
+        const spec = { ...MapSpec.ct(MapKind.globals[0]), maxEntries: 131_072 }
+        const maps = yield* Effect.forEach([1, 2, 3], (seed) =>
+          Effect.tap(BpfMap.create(spec, `m${seed}`), (map) =>
+            Effect.sync(() => {
+              const keys = new Uint8Array(20_000 * 14)
+              for (let i = 0; i < 20_000; i++) new DataView(keys.buffer).setUint32(i * 14, i * seed)
+              bpf.updateBatch(map.fd, keys, new Uint8Array(20_000 * 56).fill(seed), Uint32Array.of(20_000))
+            })
+          )
+        )
+        const scan = (map: BpfMap.BpfMap, seed: number) => {
+          const seen = new Set<number>()
+          return Effect.map(
+            RowScan.forEach(map, (rows) =>
+              Effect.sync(() => {
+                for (let i = 0; i < rows.count; i++) {
+                  seen.add(rows.keys.getUint32(rows.keyStart + i * rows.keyStride))
+                  assert.strictEqual(rows.values.getUint8(rows.valueStart + i * rows.valueStride), seed)
+                }
+              })
+            ),
+            ({ entries, method }) => ({ entries, method, distinct: seen.size })
+          )
+        }
+        for (let round = 0; round < 3; round++) {
+          const reports = yield* Effect.forEach(maps, (map, i) => scan(map, i + 1), { concurrency: 3 })
+          assert.deepStrictEqual(
+            reports,
+            maps.map(() => ({ entries: 20_000, method: "iterator" as const, distinct: 20_000 }))
+          )
+        }
+      })
+    ).pipe(Effect.provide(kernel))
+  )
+
+  /** Iterators that are open; fd numbers of the process say nothing while other tests run. */
+  const open = new Set<number>()
+  let started = 0
+  const watched = Layer.effect(
+    Bpf.Bpf,
+    Effect.map(Bpf.Bpf, (bpf) => ({
+      ...bpf,
+      iterate: (program: number, map: number) => {
+        const fd = bpf.iterate(program, map)
+        started++
+        open.add(fd)
+        return fd
+      },
+      close: (fd: number) => {
+        open.delete(fd)
+        return bpf.close(fd)
+      }
+    }))
+  ).pipe(Layer.provide(LibBpf.layer))
+
+  it.live("an interrupted scan closes its iterator, and the next one starts from the beginning", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const bpf = yield* Bpf.Bpf
+        const map = yield* BpfMap.create({ ...MapSpec.ct(MapKind.globals[0]), maxEntries: 131_072 }, "m")
+        const keys = new Uint8Array(20_000 * 14)
+        for (let i = 0; i < 20_000; i++) new DataView(keys.buffer).setUint32(i * 14, i)
+        bpf.updateBatch(map.fd, keys, new Uint8Array(20_000 * 56), Uint32Array.of(20_000))
+        yield* RowScan.forEach(map, () => Effect.void)
+        for (let round = 0; round < 20; round++) {
+          const fiber = yield* Effect.forkChild(
+            RowScan.forEach(map, () => (round % 2 === 0 ? Effect.never : Effect.void)),
+            { startImmediately: true }
+          )
+          if (round % 4 < 2) yield* Effect.sleep(2)
+          yield* Fiber.interrupt(fiber)
+        }
+        assert.isAbove(started, 20)
+        assert.strictEqual(open.size, 0)
+        const report = yield* RowScan.forEach(map, () => Effect.void)
+        assert.deepStrictEqual([report.method, report.entries], ["iterator", 20_000])
+      })
+    ).pipe(Effect.provide(MapIterator.layer.pipe(Layer.provideMerge(watched))))
   )
 })

@@ -5,10 +5,10 @@ import type * as Bpf from "../Bpf.ts"
 
 const BPF_FS_MAGIC = 0xcafe_4a11
 const ENOENT = -2
-const EIO = -5
+export const EIO = -5
 
 /** The result of a call of node:fs, or the `-errno` of what it throws. */
-export const onPath = <A>(call: () => A): A | number => {
+const onPath = <A>(call: () => A): A | number => {
   try {
     return call()
   } catch (error) {

@@ -1,4 +1,5 @@
 /** Text of whole maps: batches come in, are written line by line into one buffer, and leave as copies of it when full. */
+import type { Rows } from "ctmap-core"
 import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -6,12 +7,13 @@ import * as Stream from "effect/Stream"
 import type * as Bpf from "../Bpf.ts"
 import type { BpfError } from "../BpfError.ts"
 import type { BpfMap } from "../BpfMap.ts"
-import * as Scan from "../Scan.ts"
+import * as RowScan from "../RowScan.ts"
+import type * as Scan from "../Scan.ts"
 
 /** Puts the rows of a batch into a buffer. */
 export interface BatchWriter {
   /** Points the writer at a batch and returns how many rows there are to write. */
-  readonly bind: (batch: Scan.Batch) => number
+  readonly bind: (rows: Rows.Rows) => number
   /** Writes rows from `from` on into the buffer at `at` until either ends; returns the row to go on with. */
   readonly fill: (into: Uint8Array, from: number, at: number) => number
   /** Where `fill` stopped in the buffer. */
@@ -28,11 +30,11 @@ const BUFFER = 256 * 1024
 export const textStream = <E, R>(
   map: BpfMap,
   make: Effect.Effect<BatchWriter, E, R>,
-  options: Scan.Options = {}
+  options: RowScan.Options = {}
 ): Stream.Stream<Uint8Array<ArrayBuffer>, BpfError | Scan.Incomplete | E, Bpf.Bpf | R> =>
   Stream.unwrap(
     Effect.map(make, (writer) =>
-      Stream.transformPull(Scan.streamComplete(map, options), (batches) =>
+      Stream.transformPull(RowScan.stream(map, options), (batches) =>
         Effect.sync(() => {
           type End = Exit.Exit<never, BpfError | Scan.Incomplete | Cause.Done>
           const buffer = new Uint8Array(BUFFER)

@@ -20,14 +20,16 @@ const flagWords = [
   0
 ]
 
-/** CT entries of one family, in two arrays as a batch read fills them. */
-export const ctTable = (family: Family.Family, count: number): Rows.Rows => {
+/**
+ * CT entries of one family, in two arrays as a batch read fills them. A table that is made in parts gives each of them
+ * the same `random`; a few in a million have a key that came before.
+ */
+export const ctTable = (family: Family.Family, count: number, random: Random = makeRandom()): Rows.Rows => {
   const tuple = Tuple.shape(family)
   const keys = new Uint8Array(tuple.size * count)
   const values = new Uint8Array(CtEntry.SIZE * count)
   const key = new DataView(keys.buffer)
   const value = new DataView(values.buffer)
-  const random = makeRandom()
   for (let i = 0; i < count; i++) {
     const k = i * tuple.size
     const v = i * CtEntry.SIZE
@@ -46,7 +48,8 @@ export const ctTable = (family: Family.Family, count: number): Rows.Rows => {
   return Rows.separate(keys, values, { keySize: tuple.size, valueSize: CtEntry.SIZE, count })
 }
 
-type Random = (below: number) => number
+/** A whole number from 0 up to, but not including, `below`. */
+export type Random = (below: number) => number
 
 const putValue = (value: DataView, v: number, isService: boolean, random: Random): void => {
   const { offset } = CtEntry
@@ -75,7 +78,7 @@ const putAddress = (key: DataView, at: number, family: Family.Family, n: number,
 }
 
 /** The same numbers in every run (a 32-bit linear congruence; its upper bits are the good ones). */
-const makeRandom = (): Random => {
+export const makeRandom = (): Random => {
   let state = 12_345
   return (below) => {
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0

@@ -68,7 +68,11 @@ export const table = (title: string, results: ReadonlyArray<Measured>): string =
     `${(1e3 / nsPerEntry).toFixed(2)} M`,
     (nsPerEntry / base).toFixed(2)
   ])
-  const head = [title, "ns/entry", "fastest..slowest", "entries/s", "× loop"]
+  return markdown([title, "ns/entry", "fastest..slowest", "entries/s", "× loop"], rows)
+}
+
+/** A Markdown table, aligned so that it can be read as it is: the first column to the left, the others to the right. */
+export const markdown = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string>>): string => {
   const widths = head.map((cell, i) => Math.max(cell.length, ...rows.map((row) => row[i]?.length ?? 0)))
   const line = (row: ReadonlyArray<string>) =>
     `| ${row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0))).join(" | ")} |`
@@ -80,7 +84,8 @@ export const table = (title: string, results: ReadonlyArray<Measured>): string =
 export const machine = (): string =>
   `node ${process.version} (V8 ${process.versions.v8}), ${process.platform} ${process.arch}`
 
-const median = (sorted: ReadonlyArray<number>): number => {
+/** Of numbers in ascending order. */
+export const median = (sorted: ReadonlyArray<number>): number => {
   const middle = sorted.length >> 1
   const upper = sorted[middle] ?? Number.NaN
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The yardstick: the plainest way through a map that C and libbpf have. Counts entries, looks at none of them.
+//
+//   scan PIN batch CHUNK
+//   scan PIN next-key
+//
+// Prints entries, nanoseconds, and the nanoseconds of the longest call.
+
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static unsigned long long longest;
+
+static unsigned long long now(void)
+{
+	struct timespec at;
+
+	clock_gettime(CLOCK_MONOTONIC, &at);
+	return at.tv_sec * 1000000000ull + at.tv_nsec;
+}
+
+static void called(unsigned long long since)
+{
+	unsigned long long took = now() - since;
+
+	if (took > longest)
+		longest = took;
+}
+
+// Touched before the clock starts: what a first write to a page costs is not the map's.
+static void *room(size_t bytes)
+{
+	void *at = malloc(bytes);
+
+	if (!at)
+		exit(3);
+	return memset(at, 1, bytes);
+}
+
+static void fail(const char *what, int error)
+{
+	fprintf(stderr, "%s: %s\n", what, strerror(error < 0 ? -error : error));
+	exit(1);
+}
+
+static unsigned long long by_batch(int fd, const struct bpf_map_info *info, unsigned int chunk, void *keys, void *values)
+{
+	char cursor[64] = {}, next[64];
+	void *from = NULL;
+	unsigned long long entries = 0;
+
+	for (;;) {
+		unsigned int count = chunk;
+		unsigned long long start = now();
+		int error = bpf_map_lookup_batch(fd, from, next, keys, values, &count, NULL);
+
+		called(start);
+		if (error && error != -ENOENT)
+			fail("lookup batch", error);
+		entries += count;
+		if (error)
+			return entries;
+		memcpy(cursor, next, sizeof(cursor));
+		from = cursor;
+	}
+}
+
+static unsigned long long by_next_key(int fd, void *key, void *next, void *value)
+{
+	unsigned long long entries = 0, start = now();
+	int error = bpf_map_get_next_key(fd, NULL, next);
+
+	while (!error) {
+		void *swap = key;
+
+		key = next;
+		next = swap;
+		if (!bpf_map_lookup_elem(fd, key, value))
+			entries++;
+		error = bpf_map_get_next_key(fd, key, next);
+	}
+	if (error != -ENOENT)
+		fail("next key", error);
+	called(start);
+	return entries;
+}
+
+int main(int argc, char **argv)
+{
+	struct bpf_map_info info = {};
+	unsigned int length = sizeof(info), chunk;
+	unsigned long long start, entries;
+	int fd, batch;
+
+	if (argc < 3)
+		return 2;
+	fd = bpf_obj_get(argv[1]);
+	if (fd < 0)
+		fail(argv[1], fd);
+	if (bpf_obj_get_info_by_fd(fd, &info, &length))
+		fail("map info", errno);
+	batch = !strcmp(argv[2], "batch");
+	chunk = batch && argc > 3 ? atoi(argv[3]) : 2;
+	if (batch) {
+		void *keys = room((size_t)chunk * info.key_size), *values = room((size_t)chunk * info.value_size);
+
+		start = now();
+		entries = by_batch(fd, &info, chunk, keys, values);
+	} else {
+		void *key = room(info.key_size), *next = room(info.key_size), *value = room(info.value_size);
+
+		start = now();
+		entries = by_next_key(fd, key, next, value);
+		longest = 0;
+	}
+	printf("%llu %llu %llu\n", entries, now() - start, longest);
+	return 0;
+}

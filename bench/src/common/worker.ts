@@ -1,0 +1,107 @@
+/**
+ * A process of its own for each way of ctmap's, which lives through all rounds: compiled code stays compiled, as in a
+ * program that runs for long, and the peak of its memory is its own.
+ */
+import { spawn } from "node:child_process"
+import { readFileSync } from "node:fs"
+import { monitorEventLoopDelay } from "node:perf_hooks"
+import process from "node:process"
+import { createInterface } from "node:readline"
+import type * as Bpf from "ctmap-kernel/Bpf"
+import * as Effect from "effect/Effect"
+import type { Sample } from "./rounds.ts"
+
+/** Milliseconds for which a worker runs before it is measured. */
+const WARMUP = 600
+
+export interface Worker {
+  /** Has the worker do its work once. */
+  readonly run: () => Promise<Sample>
+}
+
+/** Starts a program of the benchmark with these arguments, until the end of the scope. Resolves once it is warm. */
+export const start = (program: string, args: ReadonlyArray<string>) =>
+  Effect.map(
+    Effect.acquireRelease(
+      Effect.promise(async () => {
+        const child = spawn(process.execPath, [...process.execArgv, program, ...args], {
+          stdio: ["pipe", "pipe", "inherit"]
+        })
+        const end = (): void => void child.kill()
+        process.once("exit", end)
+        child.once("exit", () => process.off("exit", end))
+        const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+        const next = async (): Promise<string> => {
+          const { value, done } = await lines.next()
+          if (done === true) throw new Error(`the worker ${args.join(" ")} ended, for the reason above`)
+          return value
+        }
+        await next()
+        return { child, next }
+      }),
+      ({ child }) =>
+        Effect.promise(async () => {
+          child.stdin.end()
+          if (child.exitCode === null) await new Promise((resolve) => child.once("exit", resolve))
+        })
+    ),
+    ({ child, next }): Worker => ({
+      run: async () => {
+        child.stdin.write("run\n")
+        return JSON.parse(await next())
+      }
+    })
+  )
+
+/** The other side: does the work whenever it is told to, and says what it took; `work` times itself. */
+export const serve = <E, R>(work: Effect.Effect<Pick<Sample, "entries" | "nanoseconds">, E, R>, calls: Calls) =>
+  Effect.gen(function* () {
+    const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
+    for (const begin = performance.now(); performance.now() - begin < WARMUP;) yield* work
+    console.log("ready")
+    const loop = monitorEventLoopDelay({ resolution: 1 })
+    while ((yield* Effect.promise(() => lines.next())).done !== true) {
+      loop.enable()
+      yield* Effect.sleep(10)
+      loop.reset()
+      calls.longest = 0
+      const { entries, nanoseconds } = yield* work
+      yield* Effect.sleep(10)
+      loop.disable()
+      const sample: Sample = {
+        entries,
+        nanoseconds,
+        longestStall: loop.max,
+        peak: peakMemory(),
+        ...(calls.longest === 0 ? {} : { longestCall: calls.longest * 1e6 })
+      }
+      console.log(JSON.stringify(sample))
+    }
+  })
+
+/** The high-water mark of this process; what `getrusage` says may be that of its parent. */
+const peakMemory = (): number =>
+  1024 * Number(/^VmHWM:\s*(\d+) kB$/m.exec(readFileSync("/proc/self/status", "latin1"))?.[1])
+
+export interface Calls {
+  /** Milliseconds of the longest read of many entries. */
+  longest: number
+}
+
+/** The same kernel, with a clock on its reads of many entries. */
+export const timed = (bpf: Bpf.Calls, calls: Calls): Bpf.Calls => {
+  const timing = (begin: number, rc: number): number => {
+    calls.longest = Math.max(calls.longest, performance.now() - begin)
+    return rc
+  }
+  return {
+    ...bpf,
+    lookupBatch: (fd, cursor, next, keys, values, count) =>
+      timing(performance.now(), bpf.lookupBatch(fd, cursor, next, keys, values, count)),
+    // On another thread, and up to the moment this one hears of it.
+    readAsync: (fd, into, done) => {
+      const begin = performance.now()
+      bpf.readAsync(fd, into, (bytes) => done(timing(begin, bytes)))
+    }
+  }
+}
