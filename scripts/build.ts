@@ -2,9 +2,10 @@
  * Compiles every package that goes to npm into its `dist`, and takes out of there what has no source any more: a
  * deleted module must not be published.
  */
+import { spawnSync } from "node:child_process"
 import { existsSync, globSync, rmSync } from "node:fs"
 import { join } from "node:path"
-import { publishable, root, run, runIn } from "./workspace.ts"
+import { publishable, root, run } from "./workspace.ts"
 
 for (const { folder } of publishable) {
   for (const file of globSync(`${folder}/dist/**/*.{js,d.ts,js.map,d.ts.map}`, { cwd: root })) {
@@ -18,6 +19,13 @@ const compiled = run("tsc", "-b", ...publishable.map(({ folder }) => `${folder}/
 // Programs start from a bundle; it comes after the clean-up above, which knows only modules with a source.
 const bundled = publishable
   .filter(({ folder }) => existsSync(join(root, folder, "rolldown.config.ts")))
-  .map(({ folder }) => runIn(folder, "pnpm", "--silent", "run", "build", "--logLevel", "silent"))
+  .map(({ folder }) => {
+    const { status, stdout, stderr } = spawnSync("pnpm", ["--silent", "run", "build"], {
+      cwd: join(root, folder),
+      encoding: "utf8"
+    })
+    if (status !== 0) console.error(stdout + stderr)
+    return status ?? 1
+  })
 
 process.exitCode = [compiled, ...bundled].find((code) => code !== 0) ?? 0

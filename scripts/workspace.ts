@@ -70,8 +70,5 @@ export const write = (file: string, text: string): void => {
 }
 
 /** Runs a program at the root with its output shown; its exit code. */
-export const run = (program: string, ...args: ReadonlyArray<string>): number => runIn("", program, ...args)
-
-/** As {@link run}, in a folder. */
-export const runIn = (folder: string, program: string, ...args: ReadonlyArray<string>): number =>
-  spawnSync(program, args, { cwd: join(root, folder), stdio: "inherit" }).status ?? 1
+export const run = (program: string, ...args: ReadonlyArray<string>): number =>
+  spawnSync(program, args, { cwd: root, stdio: "inherit" }).status ?? 1
