@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+import { NAT_DEFAULT } from "ctmap-core/MapLimits"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
@@ -282,18 +283,17 @@ const upgrade = Command.make(
   {
     migrate: Flags.yes(
       "migrate",
-      "Copy the entries into maps of the wanted size and swap the pins: no connection is lost"
+      "Copy the entries into maps of the wanted size and swap the pins; reload the datapath's programs soon after"
     ),
     yes: Flags.yes("yes", "Do not ask").pipe(Flag.withAlias("y")),
     dryRun: Flags.yes("dry-run", "Only print what would be done"),
     endpoint: Flags.endpoint,
-    ...Flags.ctSizes,
-    nat: Flags.natSize
+    ...Flags.ctSizes
   },
   (options) =>
     lazily(
       () => import("./commands/upgrade.ts"),
-      ({ upgrade: run }, at) => run(at, options)
+      ({ upgrade: run }, at) => run(at, { ...options, nat: NAT_DEFAULT })
     )
 ).pipe(
   Command.withDescription(
@@ -303,7 +303,7 @@ const upgrade = Command.make(
     { command: "ctmap upgrade --dry-run", description: "What differs from Cilium's defaults" },
     {
       command: "ctmap upgrade --migrate --bpf-ct-global-tcp-max 1048576",
-      description: "Double the TCP tables, lose nothing"
+      description: "Double the TCP tables and keep their entries"
     }
   ])
 )

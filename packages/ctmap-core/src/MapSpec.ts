@@ -27,6 +27,7 @@ export const mapType = {
   percpuHash: 5,
   percpuArray: 6,
   lruHash: 9,
+  lruPercpuHash: 10,
   lpmTrie: 11,
   arrayOfMaps: 12,
   hashOfMaps: 13

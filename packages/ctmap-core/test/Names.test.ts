@@ -348,6 +348,7 @@ describe("blueprints", () => {
       percpuHash: 5,
       percpuArray: 6,
       lruHash: 9,
+      lruPercpuHash: 10,
       lpmTrie: 11,
       arrayOfMaps: 12,
       hashOfMaps: 13

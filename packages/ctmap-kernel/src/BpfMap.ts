@@ -111,9 +111,29 @@ export const openOrCreate: (
   if (Option.isNone(found)) return { map: yield* createPinned(spec, path), replaced: [], created: true }
   const replaced = MapSpec.differences(spec, found.value.info)
   if (replaced.length === 0) return { map: found.value, replaced, created: false }
-  yield* unpin(path)
-  return { map: yield* createPinned(spec, path), replaced, created: true }
+  // Made and pinned beside the old one before that goes: a failure leaves the old map where it was.
+  const map = yield* create(spec, baseName(path))
+  yield* replacePin(map, path)
+  return { map: named(map, path), replaced, created: true }
 })
+
+/**
+ * Pins a map over what is pinned at a path, in one step: a reader finds the old map or the new one, never none. A
+ * failure leaves the old pin, and no other.
+ *
+ * @since 0.1.0
+ */
+export const replacePin = (map: BpfMap, path: string): Effect.Effect<void, BpfError, Bpf.Bpf> =>
+  Effect.flatMap(Bpf.Bpf, (bpf) => {
+    // A bpffs takes no dot in a name; the id tells two at the same time apart.
+    const temporary = `${path}_new_${map.info.id}`
+    return Effect.acquireUseRelease(
+      pin(map, temporary),
+      () => check({ operation: "rename pin", path }, () => bpf.renamePin(temporary, path)),
+      // Renamed, there is nothing left under this name; in any other case it must go.
+      () => Effect.ignore(unpin(temporary))
+    )
+  })
 
 /**
  * Pins an open map; parent directories are made. Errors: `PinExists`, `NotBpfFs`, `NotPermitted`.
@@ -225,7 +245,26 @@ export const remove = (map: BpfMap, key: Uint8Array): Effect.Effect<boolean, Bpf
 export const valueRoom = (bpf: Bpf.Calls, { info }: BpfMap): number =>
   perCpuTypes.has(info.type) ? Math.ceil(info.valueSize / 8) * 8 * bpf.possibleCpus() : info.valueSize
 
-const perCpuTypes: ReadonlySet<number> = new Set([MapSpec.mapType.percpuHash, MapSpec.mapType.percpuArray])
+const perCpuTypes: ReadonlySet<number> = new Set([
+  MapSpec.mapType.percpuHash,
+  MapSpec.mapType.percpuArray,
+  MapSpec.mapType.lruPercpuHash
+])
+
+/**
+ * Why a map cannot be scanned, or `undefined` for a plain hash.
+ *
+ * **Details**
+ *
+ * The kernel writes a value for every CPU into a batch of a per-CPU map, past the end of buffers made for one; and the
+ * entries of arrays, programs and queues are none of ours. So anything but HASH and LRU_HASH is refused by name.
+ *
+ * @since 0.1.0
+ */
+export const notAHash = (map: BpfMap, operation: Failure["operation"]): BpfError | undefined =>
+  map.info.type === MapSpec.mapType.hash || map.info.type === MapSpec.mapType.lruHash
+    ? undefined
+    : failure(map, operation, -95, `scans of maps of type ${map.info.type}, only of hash (1) and LRU hash (9)`)
 
 /** The kernel would read or write past the end of a shorter buffer: it is never called with one. */
 const wrongSize = (map: BpfMap, operation: Failure["operation"]): BpfError => failure(map, operation, -22)
@@ -288,6 +327,16 @@ const acquire = (
       (map) => Effect.sync(() => map.close(bpf))
     )
   )
+
+/** The same open map, known by its pin. */
+const named = (map: BpfMap, path: string): BpfMap => ({
+  name: baseName(path),
+  path,
+  info: map.info,
+  get fd() {
+    return map.fd
+  }
+})
 
 class OpenMap implements BpfMap {
   readonly name: string

@@ -6,6 +6,10 @@
  * thread, so whoever formats what is read has it for nothing. Needs Linux >= 5.9 with its own BTF, CAP_BPF and
  * CAP_PERFMON; where that is missing, a scan uses batches.
  *
+ * The kernel's place in the map is a bucket and a number in it. An entry that somebody deletes before that place, in the
+ * one bucket where a read stopped, makes the next read skip another entry: a handful in a table that is collected
+ * meanwhile, none in a quiet one. For reading, then; what deletes goes by batch.
+ *
  * @since 0.1.0
  */
 import { readFileSync } from "node:fs"

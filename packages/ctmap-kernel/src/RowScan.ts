@@ -32,6 +32,11 @@ export type Method = Scan.Method | "iterator"
  */
 export interface Report extends Omit<Scan.Report, "method"> {
   readonly method: Method
+  /**
+   * No entry that was there throughout can have been missed. An iterator resumes at the nth element of a bucket, so
+   * an entry deleted just before that place makes it skip another: true of a quiet map, and of batches always.
+   */
+  readonly exact: boolean
 }
 
 /**
@@ -54,7 +59,8 @@ export const ITERATOR_FROM = 65_536
  *
  * Ownership: rows are valid until `use` has returned. Iterators are used for maps of {@link ITERATOR_FROM} entries and
  * more, where a `MapIterator` is provided and the kernel lets it work; otherwise, and where an iterator cannot be
- * started, batches. Errors: `BpfError`.
+ * started, batches. An iterator can miss a few entries of a map that others delete from meanwhile (`exact`): good for
+ * showing a table, never for deciding what to delete. Errors: `BpfError`.
  *
  * @since 0.1.0
  */
@@ -67,7 +73,10 @@ export const forEach = <E, R>(
     Effect.flatMap(start(map, options.method), (started): Effect.Effect<Report, BpfError | E, Bpf.Bpf | R> =>
       Option.isSome(started)
         ? iterate(started.value, use)
-        : Scan.forEach(map, ({ rows }) => use(rows), portable(options))
+        : Effect.map(
+            Scan.forEach(map, ({ rows }) => use(rows), portable(options)),
+            (report): Report => ({ ...report, exact: report.completed })
+          )
     )
   )
 
@@ -120,6 +129,15 @@ const iterate = Effect.fnUntraced(function* <E, R>(
     batches++
     yield* use(rows)
   }
-  const report: Report = { method: "iterator", entries, batches, completed: true, restarts: 0, fallbacks: 0, grown: 0 }
+  const report: Report = {
+    method: "iterator",
+    entries,
+    batches,
+    completed: true,
+    exact: false,
+    restarts: 0,
+    fallbacks: 0,
+    grown: 0
+  }
   return report
 })

@@ -15,7 +15,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Bpf from "./Bpf.ts"
 import type { BpfError } from "./BpfError.ts"
-import type { BpfMap } from "./BpfMap.ts"
+import { type BpfMap, notAHash } from "./BpfMap.ts"
 import { batchReader, nextKeyReader, type Reader, rowsOf } from "./internal/readers.ts"
 
 /**
@@ -204,16 +204,21 @@ interface State {
   reader: Reader
   entries: number
   batches: number
+  /** The map is a plain hash: nothing else is read, see {@link BpfMap.notAHash}. */
+  isChecked: boolean
 }
 
 const start = (bpf: Bpf.Calls, map: BpfMap, options: Options): State => {
   const method = options.method ?? "batch"
   const reader = (method === "batch" ? batchReader : nextKeyReader)(bpf, map, options.batchSize)
-  return { bpf, map, options, method, reader, entries: 0, batches: 0 }
+  return { bpf, map, options, method, reader, entries: 0, batches: 0, isChecked: false }
 }
 
 const fill = (state: State): Effect.Effect<void, BpfError> =>
   Effect.suspend(() => {
+    const refusal = state.isChecked ? undefined : notAHash(state.map, "lookup batch")
+    if (refusal !== undefined) return Effect.fail(refusal)
+    state.isChecked = true
     const error = state.reader.step() ?? undefined
     if (error !== undefined) {
       if (state.options.method !== undefined || !("unsupported" in state.reader && state.reader.unsupported === true)) {

@@ -16,6 +16,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FileSystem from "effect/FileSystem"
 import type { PlatformError } from "effect/PlatformError"
+import * as Option from "effect/Option"
+import * as Random from "effect/Random"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type * as Bpf from "./Bpf.ts"
@@ -222,7 +224,10 @@ export const saveFile: (
   Bpf.Bpf | FileSystem.FileSystem
 > = Effect.fn("Snapshot.saveFile")(function* (path: string, maps: ReadonlyArray<BpfMap.BpfMap>) {
   const fs = yield* FileSystem.FileSystem
-  const part = `${path}.part`
+  // What is no regular file (a pipe, a terminal, /dev/null) is written to, never replaced.
+  const found = yield* Effect.option(fs.stat(path))
+  const isReplaced = Option.isNone(found) || found.value.type === "File"
+  const part = isReplaced ? `${path}.${(yield* Random.nextInt).toString(36).replace("-", "")}.part` : path
   const contents: Array<Content> = []
   const text = Stream.flatMap(Stream.fromArray(maps), (map) => {
     const line = Buffer.byteLength(map.name) + 2 * (map.info.keySize + map.info.valueSize) + 3
@@ -232,9 +237,14 @@ export const saveFile: (
       return lines
     })
   })
-  yield* Stream.run(compressed(path, text), fs.sink(part, { mode: 0o600 })).pipe(
-    Effect.andThen(fs.rename(part, path)),
-    Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : Effect.ignore(fs.remove(part, { force: true }))))
+  yield* Stream.run(
+    compressed(path, text),
+    fs.sink(part, isReplaced ? { mode: 0o600, flag: "wx" } : { flag: "w" })
+  ).pipe(
+    Effect.andThen(isReplaced ? fs.rename(part, path) : Effect.void),
+    Effect.onExit((exit) =>
+      Exit.isSuccess(exit) || !isReplaced ? Effect.void : Effect.ignore(fs.remove(part, { force: true }))
+    )
   )
   return contents
 })

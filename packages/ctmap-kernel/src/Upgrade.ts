@@ -98,6 +98,17 @@ export class MigrationIncomplete extends Schema.TaggedError<MigrationIncomplete>
 }
 
 /**
+ * Somebody else replaced the pin while its map was being copied, so it was left alone.
+ *
+ * @since 0.1.0
+ */
+export class PinReplaced extends Schema.TaggedError<PinReplaced>()("PinReplaced", { path: Schema.String }) {
+  override get message(): string {
+    return `migrating ${this.path}: the pin was replaced meanwhile by another program; its map was left alone and nothing was changed: look again, and repeat if it still differs`
+  }
+}
+
+/**
  * What a migration did.
  *
  * @since 0.1.0
@@ -155,48 +166,36 @@ export const migrate: (
   path: string,
   spec: MapSpec.MapSpec,
   options?: MigrateOptions
-) => Effect.Effect<Migrated, BpfError | MigrationIncomplete, Bpf.Bpf> = Effect.fnUntraced(function* (
-  path: string,
-  spec: MapSpec.MapSpec,
-  options: MigrateOptions = {}
-) {
-  const bpf = yield* Bpf.Bpf
-  const old = yield* BpfMap.open(path)
-  const fresh = yield* BpfMap.create(spec, old.name)
-  const differences = MapSpec.differences(spec, old.info)
-  if (spec.keySize !== old.info.keySize) {
-    return yield* fromErrno({ operation: "map create", errno: 22, path })
-  }
-  const first = yield* copy(bpf, old, fresh, { ...options, onlyNewer: false })
-  // Nobody else has the new map: an entry that went in and is not there was evicted.
-  const missing = first.copied - (yield* Scan.count(fresh))
-  if (missing > 0) return yield* new MigrationIncomplete({ path, missing, maxEntries: fresh.info.maxEntries })
-  // A bpffs takes no dot in a name.
-  const temporary = `${path}_migrating`
-  yield* Effect.acquireUseRelease(
-    Effect.andThen(BpfMap.unpin(temporary), BpfMap.pin(fresh, temporary)),
-    () =>
-      Effect.suspend(() => {
-        const rc = bpf.renamePin(temporary, path)
-        return rc < 0 ? Effect.fail(fromErrno({ operation: "rename pin", errno: -rc, path })) : Effect.void
-      }),
-    // Renamed, there is nothing left under this name; in any other case it must go.
-    () => Effect.ignore(BpfMap.unpin(temporary))
-  )
-  const until = (yield* Clock.currentTimeMillis) + Duration.toMillis(options.settle ?? Duration.zero)
-  let caughtUp = 0
-  let rounds = 1
-  let quiet = false
-  for (let now = 0; !quiet && now < until + PATIENCE;) {
-    const { copied } = yield* copy(bpf, old, fresh, { ...options, onlyNewer: true })
-    caughtUp += copied
-    rounds++
-    now = yield* Clock.currentTimeMillis
-    quiet = copied === 0 && now >= until
-    if (!quiet && copied === 0) yield* Effect.sleep(PAUSE)
-  }
-  return { path, differences, copied: first.copied, left: first.left, caughtUp, rounds, quiet }
-}, Effect.scoped)
+) => Effect.Effect<Migrated, BpfError | MigrationIncomplete | PinReplaced | Scan.Incomplete, Bpf.Bpf> =
+  Effect.fnUntraced(function* (path: string, spec: MapSpec.MapSpec, options: MigrateOptions = {}) {
+    const bpf = yield* Bpf.Bpf
+    const old = yield* BpfMap.open(path)
+    const fresh = yield* BpfMap.create(spec, old.name)
+    const differences = MapSpec.differences(spec, old.info)
+    if (spec.keySize !== old.info.keySize) {
+      return yield* fromErrno({ operation: "map create", errno: 22, path })
+    }
+    const first = yield* copy(bpf, old, fresh, { ...options, onlyNewer: false })
+    // Nobody else has the new map: an entry that went in and is not there was evicted.
+    const missing = first.copied - (yield* Scan.count(fresh))
+    if (missing > 0) return yield* new MigrationIncomplete({ path, missing, maxEntries: fresh.info.maxEntries })
+    const now = yield* Effect.scoped(Effect.map(BpfMap.open(path), ({ info }) => info.id))
+    if (now !== old.info.id) return yield* new PinReplaced({ path })
+    yield* BpfMap.replacePin(fresh, path)
+    const until = (yield* Clock.currentTimeMillis) + Duration.toMillis(options.settle ?? Duration.zero)
+    let caughtUp = 0
+    let rounds = 1
+    let quiet = false
+    for (let now = 0; !quiet && now < until + PATIENCE;) {
+      const { copied } = yield* copy(bpf, old, fresh, { ...options, onlyNewer: true })
+      caughtUp += copied
+      rounds++
+      now = yield* Clock.currentTimeMillis
+      quiet = copied === 0 && now >= until
+      if (!quiet && copied === 0) yield* Effect.sleep(PAUSE)
+    }
+    return { path, differences, copied: first.copied, left: first.left, caughtUp, rounds, quiet }
+  }, Effect.scoped)
 
 /** Rounds end at the latest this many milliseconds after the time to settle: a busy datapath never leaves one empty. */
 const PATIENCE = 10_000
@@ -210,13 +209,13 @@ const copy = (
   old: BpfMap.BpfMap,
   fresh: BpfMap.BpfMap,
   options: MigrateOptions & { readonly onlyNewer: boolean }
-): Effect.Effect<{ readonly copied: number; readonly left: number }, BpfError, Bpf.Bpf> => {
+): Effect.Effect<{ readonly copied: number; readonly left: number }, BpfError | Scan.Incomplete, Bpf.Bpf> => {
   const { keySize, valueSize } = old.info
   const there = new Uint8Array(fresh.info.valueSize)
   const value = new Uint8Array(Math.max(valueSize, fresh.info.valueSize))
   let copied = 0
   let left = 0
-  return Effect.as(
+  return Effect.flatMap(
     Scan.forEach(old, ({ keys, values, count }) =>
       Effect.suspend(() => {
         for (let i = 0; i < count; i++) {
@@ -237,8 +236,11 @@ const copy = (
         return Effect.void
       })
     ),
-    undefined
-  ).pipe(Effect.map(() => ({ copied, left })))
+    (report) => {
+      const why = Scan.whyIncomplete(old, report)
+      return why === undefined ? Effect.succeed({ copied, left }) : Effect.fail(why)
+    }
+  )
 }
 
 /** By lifetime for CT values; any difference counts where the value is of another kind. */

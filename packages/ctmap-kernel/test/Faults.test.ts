@@ -78,6 +78,30 @@ describe("when any one call to the kernel fails", () => {
   }
 })
 
+describe("replacing a map of another size", () => {
+  it.effect("whichever call fails, the old map or the new one is pinned, and nothing else", () =>
+    Effect.gen(function* () {
+      for (let skip = 0; skip < 100; skip++) {
+        const done = yield* Effect.gen(function* () {
+          const control = yield* BpfMemory.Control
+          yield* Effect.scoped(fill)
+          const before = control.count()
+          control.failNext("any", EIO, { skip })
+          const result = yield* Effect.result(Effect.scoped(BpfMap.openOrCreate({ ...spec, maxEntries: 1024 }, path)))
+          const calls = control.count() - before
+          control.clearFaults()
+          assert.deepStrictEqual(control.pins(), [path], `call ${skip + 1}`)
+          const entries = yield* Effect.scoped(Effect.flatMap(BpfMap.open(path), (map) => Scan.count(map)))
+          if (result._tag === "Failure") assert.strictEqual(entries, 100, `call ${skip + 1}`)
+          return calls <= skip
+        }).pipe(Effect.provide(both))
+        if (done) return
+      }
+      assert.fail("replacing never succeeded")
+    })
+  )
+})
+
 describe("interruption", () => {
   it.effect("takes hold between two batches and closes the map", () =>
     Effect.gen(function* () {

@@ -22,7 +22,7 @@ export const layer: Layer.Layer<FileSystem.FileSystem> = FileSystem.layerNoop({
     Sink.unwrap(
       Effect.map(
         Effect.acquireRelease(
-          attempt("open", () => openSync(path, "w", options?.mode)),
+          attempt("open", () => openSync(path, options?.flag ?? "w", options?.mode)),
           (fd) => Effect.sync(() => closeSync(fd))
         ),
         (fd) => Sink.forEach((bytes: Uint8Array) => attempt("write", () => void writeSync(fd, bytes)))

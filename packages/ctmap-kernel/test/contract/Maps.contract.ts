@@ -277,6 +277,19 @@ export const contract = (name: string, kernel: Kernel): void => {
     )
   })
 
+  describe(`${name}: maps that are no plain hash`, () => {
+    live("are refused by name: their values are larger than a buffer made for one", () =>
+      Effect.gen(function* () {
+        const map = yield* BpfMap.create(MapSpec.natRetries, "retries")
+        for (const method of ["batch", "next-key", undefined] as const) {
+          const error = yield* Effect.flip(Scan.count(map, method === undefined ? {} : { method }))
+          assert.strictEqual(error.reason._tag, "FeatureUnsupported")
+          assert.include(error.message, "maps of type 6")
+        }
+      })
+    )
+  })
+
   describe(`${name}: the datapath's maps`, () => {
     const recorded = (map: BpfMap.BpfMap, table: Recorded.Table) =>
       Effect.flatMap(Bpf.Bpf, (bpf) =>
@@ -425,6 +438,29 @@ export const contract = (name: string, kernel: Kernel): void => {
         assert.include(error.message, "choose a larger size")
         assert.strictEqual((yield* BpfMap.open(path)).info.id, old.info.id)
         assert.isFalse(yield* BpfMap.exists(`${path}_migrating`))
+      })
+    )
+
+    live("migrate leaves a pin alone that somebody else has replaced meanwhile", (root) =>
+      Effect.gen(function* () {
+        const path = `${root}/tc/globals/m`
+        const old = yield* BpfMap.createPinned(spec(), path)
+        yield* put(old, 10)
+        const theirs = yield* BpfMap.create(spec(), "theirs")
+        yield* put(theirs, 7)
+        const bpf = yield* Bpf.Bpf
+        let isReplaced = false
+        const keep = (): boolean => {
+          if (!isReplaced) {
+            isReplaced = true
+            bpf.unpin(path)
+            bpf.pin(theirs.fd, path)
+          }
+          return true
+        }
+        const error = yield* Effect.flip(Upgrade.migrate(path, spec({ maxEntries: 8192 }), { keep }))
+        assert.strictEqual(error._tag, "PinReplaced")
+        assert.strictEqual((yield* BpfMap.open(path)).info.id, theirs.info.id)
       })
     )
 
