@@ -35,8 +35,8 @@ export class ImplausibleClock extends Schema.TaggedError<ImplausibleClock>()("Im
     const clock = this.source.mode === "ktime" ? "ktime" : `jiffies at ${this.source.hertz} Hz`
     const ahead = CtTime.remaining(this.source, this.latest, this.now)
     return (
-      `the times of map ${this.map} do not fit the ${clock} clock: now is ${this.now}, and an entry expires at ${this.latest}, ` +
-      `${ahead} s ahead where at most ${this.maxLifetimeSeconds} s are plausible; nothing was touched. ` +
+      `the times of map ${this.map} do not fit the ${clock} clock: now is ${this.now}, and the last entry expires at ${this.latest}, ` +
+      `${Math.abs(ahead)} s ${ahead < 0 ? "ago" : "ahead"} where at most ${this.maxLifetimeSeconds} s are plausible; nothing was touched. ` +
       `The datapath probably counts with the other clock: choose it with --clock, or override the time with --now`
     )
   }
@@ -131,9 +131,10 @@ export const MAX_LIFETIME: Duration.Duration = Duration.hours(24 * 7)
  *
  * **Details**
  *
- * Expiries far ahead of now mean that the clock is behind the table's, or counts in other units. `0xffffffff` is the
- * end of the scale and no time; it does not count. That everything expired long ago proves nothing: an idle table looks
- * like that too, and what is deleted from it had been idle for as long.
+ * Expiries far ahead of now mean that the clock is behind the table's, or counts in other units: nothing would ever
+ * expire. That even the last entry expired longer ago than any lifetime lasts is the dangerous mix-up, a clock ahead of
+ * the table's, under which everything alive would be deleted. A table that nobody used or collected for so long looks
+ * the same, and is refused too: override the time to collect it. `0xffffffff` is the end of the scale and no time.
  *
  * @since 0.1.0
  */
@@ -149,7 +150,8 @@ export const checkPlausible = (
     const lifetime = columns.lifetime(row)
     if (lifetime > latest && lifetime !== CtTime.MAX_TIME) latest = lifetime
   }
-  return CtTime.remaining(clock.source, latest, clock.now) > maxLifetimeSeconds
+  const ahead = CtTime.remaining(clock.source, latest, clock.now)
+  return latest !== 0 && Math.abs(ahead) > maxLifetimeSeconds
     ? Result.fail(new ImplausibleClock({ map, source: clock.source, now: clock.now, latest, maxLifetimeSeconds }))
     : Result.succeed(undefined)
 }

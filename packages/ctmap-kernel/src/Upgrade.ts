@@ -179,8 +179,8 @@ export const migrate: (
     // Nobody else has the new map: an entry that went in and is not there was evicted.
     const missing = first.copied - (yield* Scan.count(fresh))
     if (missing > 0) return yield* new MigrationIncomplete({ path, missing, maxEntries: fresh.info.maxEntries })
-    const now = yield* Effect.scoped(Effect.map(BpfMap.open(path), ({ info }) => info.id))
-    if (now !== old.info.id) return yield* new PinReplaced({ path })
+    const pinned = yield* Effect.scoped(Effect.map(BpfMap.open(path), ({ info }) => info.id))
+    if (pinned !== old.info.id) return yield* new PinReplaced({ path })
     yield* BpfMap.replacePin(fresh, path)
     const until = (yield* Clock.currentTimeMillis) + Duration.toMillis(options.settle ?? Duration.zero)
     let caughtUp = 0
