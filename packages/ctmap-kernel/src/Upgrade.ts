@@ -175,10 +175,12 @@ export const migrate: (
     if (spec.keySize !== old.info.keySize) {
       return yield* fromErrno({ operation: "map create", errno: 22, path })
     }
-    const first = yield* copy(bpf, old, fresh, { ...options, onlyNewer: false })
+    const first = yield* copy(bpf, old, fresh, { ...options, which: "all" })
     // Nobody else has the new map: an entry that went in and is not there was evicted.
     const missing = first.copied - (yield* Scan.count(fresh))
     if (missing > 0) return yield* new MigrationIncomplete({ path, missing, maxEntries: fresh.info.maxEntries })
+    // Nobody else writes to the new map yet, so whatever differs by now was changed in the old one.
+    yield* copy(bpf, old, fresh, { ...options, which: "different" })
     const pinned = yield* Effect.scoped(Effect.map(BpfMap.open(path), ({ info }) => info.id))
     if (pinned !== old.info.id) return yield* new PinReplaced({ path })
     yield* BpfMap.replacePin(fresh, path)
@@ -187,7 +189,7 @@ export const migrate: (
     let rounds = 1
     let quiet = false
     for (let now = 0; !quiet && now < until + PATIENCE;) {
-      const { copied } = yield* copy(bpf, old, fresh, { ...options, onlyNewer: true })
+      const { copied } = yield* copy(bpf, old, fresh, { ...options, which: "newer" })
       caughtUp += copied
       rounds++
       now = yield* Clock.currentTimeMillis
@@ -208,7 +210,7 @@ const copy = (
   bpf: Bpf.Calls,
   old: BpfMap.BpfMap,
   fresh: BpfMap.BpfMap,
-  options: MigrateOptions & { readonly onlyNewer: boolean }
+  options: MigrateOptions & { readonly which: "all" | "different" | "newer" }
 ): Effect.Effect<{ readonly copied: number; readonly left: number }, BpfError | Scan.Incomplete, Bpf.Bpf> => {
   const { keySize, valueSize } = old.info
   const there = new Uint8Array(fresh.info.valueSize)
@@ -228,7 +230,10 @@ const copy = (
           value.fill(0).set(from)
           options.convert?.(value)
           const target = value.subarray(0, fresh.info.valueSize)
-          if (options.onlyNewer && bpf.lookup(fresh.fd, key, there) === 0 && !isNewer(target, there)) continue
+          if (options.which !== "all" && bpf.lookup(fresh.fd, key, there) === 0) {
+            const isWanted = options.which === "newer" ? isNewer(target, there) : differs(target, there)
+            if (!isWanted) continue
+          }
           const rc = bpf.update(fresh.fd, key, target, Bpf.ANY)
           if (rc < 0) return Effect.fail(BpfMap.failure(fresh, "update", rc))
           copied++
@@ -243,12 +248,14 @@ const copy = (
   )
 }
 
+const differs = (value: Uint8Array, there: Uint8Array): boolean => value.some((byte, i) => byte !== there[i])
+
 /** By lifetime for CT values; any difference counts where the value is of another kind. */
 const isNewer = (value: Uint8Array, there: Uint8Array): boolean => {
   const view = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   return value.byteLength === CtEntry.SIZE
     ? view(value).getUint32(CtEntry.offset.lifetime, true) > view(there).getUint32(CtEntry.offset.lifetime, true)
-    : value.some((byte, i) => byte !== there[i])
+    : differs(value, there)
 }
 
 /**

@@ -441,6 +441,26 @@ export const contract = (name: string, kernel: Kernel): void => {
       })
     )
 
+    live("migrate carries over what was made anew during the copy, even with a shorter lifetime", (root) =>
+      Effect.gen(function* () {
+        const path = `${root}/tc/globals/m`
+        const old = yield* BpfMap.createPinned(spec(), path)
+        yield* put(old, 50)
+        const bpf = yield* Bpf.Bpf
+        const { key } = entryOf(40)
+        const anew = entryOf(1).value.fill(7, 8, 9)
+        let seen = 0
+        const keep = (): boolean => {
+          // The last entry of the first copy has been read: now the datapath makes one of them anew.
+          if (++seen === 50) bpf.update(old.fd, key, anew, Bpf.ANY)
+          return true
+        }
+        yield* Upgrade.migrate(path, spec({ maxEntries: 8192 }), { keep })
+        const fresh = yield* BpfMap.open(path)
+        assert.strictEqual(toHex(Option.getOrThrow(yield* BpfMap.lookup(fresh, key))), toHex(anew))
+      })
+    )
+
     live("migrate leaves a pin alone that somebody else has replaced meanwhile", (root) =>
       Effect.gen(function* () {
         const path = `${root}/tc/globals/m`
