@@ -1,5 +1,5 @@
 import { spawn, spawnSync } from "node:child_process"
-import { chmodSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs"
+import { chmodSync, chownSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs"
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { FdLeak, Privileged, Recorded, TempBpfFs } from "ctmap-testing"
 import { fileURLToPath } from "node:url"
@@ -72,11 +72,11 @@ Privileged.suite(describe, "every command on the recorded tables, in the kernel"
 
   it("tells an ordinary user which permission is missing, and how to get it", () => {
     chmodSync(fs.path, 0o700)
-    const { status, stderr } = spawnSync(process.execPath, [...node, "--bpffs-root", root, "list"], {
-      encoding: "latin1",
-      uid: 65_534,
-      gid: 65_534
-    })
+    chownSync(fs.path, 65_534, 65_534)
+    // Root without a capability, and not another user: a checkout below `mktemp -d` can be read by nobody else.
+    const unable = ["--bounding-set=-all", "--inh-caps=-all", process.execPath, ...node]
+    const { status, stderr } = spawnSync("setpriv", [...unable, "--bpffs-root", root, "list"], { encoding: "latin1" })
+    chownSync(fs.path, 0, 0)
     assert.strictEqual(status, 1)
     assert.match(stderr, /not permitted .*run as root, or with CAP_DAC_OVERRIDE/)
     assert.notInclude(stderr, "    at ")
