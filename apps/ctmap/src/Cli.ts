@@ -9,6 +9,7 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Flags from "./Flags.ts"
+import { load } from "./Load.ts"
 
 const root = Command.make("ctmap").pipe(
   Command.withSharedFlags({ bpffsRoot: Flags.bpffsRoot }),
@@ -20,8 +21,8 @@ const root = Command.make("ctmap").pipe(
 )
 
 /** Runs a handler that is not loaded yet, below the bpffs of the command line. */
-const lazily = <M, A, E, R>(load: () => Promise<M>, run: (module: M, root: string) => Effect.Effect<A, E, R>) =>
-  Effect.flatMap(root, ({ bpffsRoot }) => Effect.flatMap(Effect.promise(load), (module) => run(module, bpffsRoot)))
+const lazily = <M, A, E, R>(from: () => Promise<M>, run: (module: M, root: string) => Effect.Effect<A, E, R>) =>
+  Effect.flatMap(root, ({ bpffsRoot }) => Effect.flatMap(load(from), (module) => run(module, bpffsRoot)))
 
 const list = Command.make(
   "list",
@@ -151,6 +152,9 @@ const stats = Command.make(
   ])
 )
 
+/** What an index by name has room for. */
+const MOST_COUNTERS = 10_000_000
+
 const top = Command.make(
   "top",
   {
@@ -165,11 +169,12 @@ const top = Command.make(
       Flag.withDescription("What to count (default entries)")
     ),
     where: Flags.where,
-    limit: Flags.number("limit", "N", "How many to show (default 10)").pipe(Flag.map((n) => n ?? 10)),
+    limit: Flags.number("limit", "N", "How many to show (default 10)", MOST_COUNTERS).pipe(Flag.map((n) => n ?? 10)),
     counters: Flags.number(
       "counters",
       "N",
-      "Counters to keep in memory; where there are more names than that, counts come with an error bound (default 65536)"
+      "Counters to keep in memory; where there are more names than that, counts come with an error bound (default 65536)",
+      MOST_COUNTERS
     ).pipe(Flag.map((n) => n ?? 65_536)),
     output: Flags.reportFormat
   },

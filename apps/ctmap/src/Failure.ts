@@ -50,6 +50,17 @@ export class FileFailed extends Schema.TaggedError<FileFailed>()("FileFailed", {
   }
 }
 
+/** A part of the program is missing, unreadable or broken. @since 0.1.0 */
+export class Unloadable extends Schema.TaggedError<Unloadable>()("Unloadable", { cause: Schema.Defect() }) {
+  override get message(): string {
+    return `cannot load its own code: install ctmap again, or let this user read its files (${firstLine(this.cause)})`
+  }
+}
+
+/** What a defect says, in one line. @since 0.1.0 */
+export const firstLine = (defect: unknown): string =>
+  (defect instanceof Error ? defect.message : String(defect)).split("\n")[0] ?? ""
+
 const usageTags: ReadonlySet<string> = new Set([
   "UsageError",
   "FilterSyntaxError",

@@ -8,11 +8,12 @@ import * as Flag from "effect/cli/Flag"
 import * as Config from "effect/Config"
 import * as Option from "effect/Option"
 
-const positive = (flag: Flag.Flag<number>): Flag.Flag<number> =>
+/** A number out of range would mean another map, or nothing: it is wrong usage. */
+const between = (flag: Flag.Flag<number>, least: number, most: number): Flag.Flag<number> =>
   Flag.filter(
     flag,
-    (n) => n >= 1,
-    () => "a number of at least 1"
+    (n) => n >= least && n <= most,
+    () => (most === Infinity ? `a number of at least ${least}` : `a number from ${least} to ${most}`)
   )
 
 /** Absent is `undefined`, which is what options of functions say. */
@@ -21,8 +22,14 @@ const maybe = <A>(flag: Flag.Flag<A>): Flag.Flag<A | undefined> => Flag.map(Flag
 const text = (name: string, metavar: string, description: string): Flag.Flag<string | undefined> =>
   maybe(Flag.String(name).pipe(Flag.withMetavar(metavar), Flag.withDescription(description)))
 
-const number = (name: string, metavar: string, description: string): Flag.Flag<number | undefined> =>
-  maybe(Flag.Int(name).pipe(positive, Flag.withMetavar(metavar), Flag.withDescription(description)))
+/** A whole number from 1 to `most`. */
+const number = (
+  name: string,
+  metavar: string,
+  description: string,
+  most: number = Infinity
+): Flag.Flag<number | undefined> =>
+  maybe(between(Flag.Int(name), 1, most).pipe(Flag.withMetavar(metavar), Flag.withDescription(description)))
 
 const yes = (name: string, description: string): Flag.Flag<boolean> =>
   Flag.Boolean(name).pipe(Flag.withDefault(false), Flag.withDescription(description))
@@ -49,7 +56,7 @@ export const release = Flag.Literals("release", ["1.17", "1.20"]).pipe(
 )
 
 /** @since 0.1.0 */
-export const endpoint = number("endpoint", "ID", "The maps of this endpoint in place of the global ones")
+export const endpoint = number("endpoint", "ID", "The maps of this endpoint in place of the global ones", 65_535)
 
 /** Which maps. @since 0.1.0 */
 export const selection = {
@@ -62,7 +69,7 @@ export const selection = {
     Flag.withMetavar("NAME"),
     Flag.withDescription("Only the maps of these pin names; repeat it, or separate names with commas")
   ),
-  cluster: number("cluster", "ID", "The maps of this remote cluster in place of the global ones"),
+  cluster: number("cluster", "ID", "The maps of this remote cluster in place of the global ones", 511),
   endpoint,
   release
 }
@@ -72,13 +79,9 @@ export const clock = {
   clock: maybe(Flag.Literals("clock", ["ktime", "jiffies"])).pipe(
     Flag.withDescription("The clock of the datapath (default: what Cilium's runtime configuration names, else ktime)")
   ),
-  hz: number("hz", "N", "Tick rate of the jiffies clock (default: measured)"),
+  hz: number("hz", "N", "Tick rate of the jiffies clock (default: measured)", 65_535),
   now: maybe(
-    Flag.Int("now").pipe(
-      Flag.filter(
-        (n) => n >= 0 && n <= 0xffff_ffff,
-        () => "a time between 0 and 4294967295"
-      ),
+    between(Flag.Int("now"), 0, 0xffff_ffff).pipe(
       Flag.withMetavar("T"),
       Flag.withDescription("Take this for the time, in units of the clock: to read tables of another day or host")
     )

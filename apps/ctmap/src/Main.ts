@@ -14,7 +14,7 @@ import * as GlobalFlag from "effect/cli/GlobalFlag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { cli } from "./Cli.ts"
-import { codeOf, exit } from "./Failure.ts"
+import { codeOf, exit, firstLine } from "./Failure.ts"
 import { Output } from "./Output.ts"
 
 /** Runs, and answers the exit code; never fails. @since 0.1.0 */
@@ -31,21 +31,27 @@ export const main = (args: ReadonlyArray<string>): Effect.Effect<number, never, 
     )
   })
 
-/** One level below the package, from `src` and from `dist`. */
-const version = (): string =>
-  (JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as { readonly version: string })
-    .version
+/** One level below the package, from `src` and from `dist`. Nothing else needs the file: it may be missing. */
+const version = (): string => {
+  try {
+    const text = readFileSync(new URL("../package.json", import.meta.url), "utf8")
+    return (JSON.parse(text) as { readonly version: string }).version
+  } catch {
+    return "unknown"
+  }
+}
 
 /** Help was asked for and is data; what is wrong with a command line is not, and pages of help would hide it. */
 const presenter = (output: Output["Service"]): CliOutput.Presenter => {
   const formatter = CliOutput.defaultFormatter({ colors: output.terminals.stdout })
+  const data = (text: string) => dataOrRemark(output, text)
   return {
     present: (event) => {
       switch (event._tag) {
         case "Help":
-          return Effect.ignore(output.write(`${formatter.formatHelpDoc(event.helpDoc)}\n`))
+          return data(`${formatter.formatHelpDoc(event.helpDoc)}\n`)
         case "Version":
-          return Effect.ignore(output.write(`${event.name} ${event.version}\n`))
+          return data(`${event.name} ${event.version}\n`)
         case "InvalidInvocation":
           return Effect.andThen(
             Effect.forEach(event.errors, ({ message }) => output.note(`ctmap: ${message}`), { discard: true }),
@@ -56,6 +62,13 @@ const presenter = (output: Output["Service"]): CliOutput.Presenter => {
   }
 }
 
+/** Help cannot fail; that it could not be written is said nevertheless. */
+const dataOrRemark = (output: Output["Service"], text: string): Effect.Effect<void> =>
+  output.write(text).pipe(
+    Effect.catchTag("FileFailed", ({ message }) => output.note(`ctmap: ${message}`)),
+    Effect.catchTag("BrokenPipe", () => Effect.void)
+  )
+
 /** As Effect's own, but written like all other data. */
 const completions = (output: Output["Service"]): typeof GlobalFlag.Completions => ({
   ...GlobalFlag.Completions,
@@ -63,7 +76,7 @@ const completions = (output: Output["Service"]): typeof GlobalFlag.Completions =
     Option.match(shell, {
       onNone: () => Effect.void,
       onSome: (of) =>
-        Effect.ignore(output.write(`${Completions.generate(command.name, of, Completions.fromCommand(command))}\n`))
+        dataOrRemark(output, `${Completions.generate(command.name, of, Completions.fromCommand(command))}\n`)
     })
 })
 
@@ -71,13 +84,20 @@ const ended = (cause: Cause.Cause<unknown>, output: Output["Service"]): Effect.E
   if (Cause.hasInterruptsOnly(cause)) return Effect.succeed(exit.interrupted)
   const error = Option.getOrUndefined(Cause.findErrorOption(cause))
   if (error === undefined) {
-    return Effect.as(output.note(`ctmap: internal error, please report it: ${Cause.pretty(cause)}`), exit.failed)
+    const what = firstLine(Cause.squash(cause))
+    const sentence = `ctmap: internal error: ${what}: please report it, with what CTMAP_DEBUG=1 makes it say`
+    return Effect.as(output.note(sentence + details(cause)), exit.failed)
   }
   if (CliError.isCliError(error) && error._tag === "ShowHelp") {
     return Effect.succeed(error.errors.length > 0 ? exit.usage : exit.done)
   }
   const code = codeOf(error)
-  return code === exit.done ? Effect.succeed(code) : Effect.as(output.note(`ctmap: ${messageOf(error)}`), code)
+  return code === exit.done
+    ? Effect.succeed(code)
+    : Effect.as(output.note(`ctmap: ${messageOf(error)}${details(cause)}`), code)
 }
+
+/** Where it failed: for who looks for a mistake of ours, with CTMAP_DEBUG=1. */
+const details = (cause: Cause.Cause<unknown>): string => (process.env["CTMAP_DEBUG"] ? `\n${Cause.pretty(cause)}` : "")
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

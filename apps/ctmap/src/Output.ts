@@ -6,7 +6,7 @@
  *
  * @since 0.1.0
  */
-import { fstatSync, writeSync } from "node:fs"
+import { fstatSync, write as writeLater, writeSync } from "node:fs"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -50,29 +50,69 @@ export const write = (data: Uint8Array | string): Effect.Effect<void, WriteError
 export const note = (line: string): Effect.Effect<void, never, Output> =>
   Effect.flatMap(Output, (output) => output.note(line))
 
-/** Writes bytes to a descriptor, however little it takes at a time. @since 0.1.0 */
-export const writeAll = (fd: number, path: string, bytes: Uint8Array): Effect.Effect<void, WriteError> =>
-  Effect.suspend(() => {
-    let at = 0
-    while (at < bytes.byteLength) {
-      try {
-        at += writeSync(fd, bytes, at)
-      } catch (error) {
-        const code = codeOf(error)
-        if (code === "EPIPE") return Effect.fail(new BrokenPipe())
-        // Somebody made the pipe non-blocking, and it is full.
-        if (code === "EAGAIN") return Effect.andThen(Effect.sleep(2), writeAll(fd, path, bytes.subarray(at)))
-        return Effect.fail(new FileFailed({ path, action: "write", why: reasonOf(error) }))
-      }
+/**
+ * Writes bytes to a descriptor, however little it takes at a time.
+ *
+ * A pipe, socket or terminal can keep a writer waiting for as long as its reader likes: it is written on another thread,
+ * so that signals are heard meanwhile. Files take what they get at once.
+ *
+ * @since 0.1.0
+ */
+export const writeAll = (fd: number, path: string, bytes: Uint8Array): Effect.Effect<void, WriteError> => {
+  const some = canBlock(fd) ? writeElsewhere : writeHere
+  const from = (at: number): Effect.Effect<void, WriteError> =>
+    at >= bytes.byteLength
+      ? Effect.void
+      : Effect.flatMap(some(fd, bytes, at), (written) => {
+          if (typeof written === "number") return from(at + written)
+          // Somebody made the pipe non-blocking, and it is full.
+          if (written.code === "EAGAIN") return Effect.flatMap(Effect.sleep(2), () => from(at))
+          if (written.code === "EPIPE") return Effect.fail(new BrokenPipe())
+          return Effect.fail(new FileFailed({ path, action: "write", why: written.message }))
+        })
+  return Effect.suspend(() => from(0))
+}
+
+/** How many bytes were taken, or why none were. */
+type WriteSome = (fd: number, bytes: Uint8Array, at: number) => Effect.Effect<number | NodeJS.ErrnoException>
+
+const writeHere: WriteSome = (fd, bytes, at) =>
+  Effect.sync(() => {
+    try {
+      return writeSync(fd, bytes, at)
+    } catch (error) {
+      return error as NodeJS.ErrnoException
     }
-    return Effect.void
   })
 
-/** A sentence for an error of the file system. @since 0.1.0 */
-const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+/** Writes that another thread is in. */
+let underWay = 0
 
-const codeOf = (error: unknown): string =>
-  typeof error === "object" && error !== null && "code" in error ? String(error.code) : ""
+const writeElsewhere: WriteSome = (fd, bytes, at) =>
+  Effect.callback((resume) => {
+    underWay++
+    writeLater(fd, bytes, at, bytes.byteLength - at, null, (error, written) => {
+      underWay--
+      resume(Effect.succeed(error ?? written))
+    })
+  })
+
+/**
+ * Whether a write waits for a reader on another thread. It cannot be called off, and an orderly end of the process would
+ * wait for that thread.
+ *
+ * @since 0.1.0
+ */
+export const isWaiting = (): boolean => underWay > 0
+
+const canBlock = (fd: number): boolean => {
+  try {
+    const found = fstatSync(fd)
+    return found.isFIFO() || found.isSocket() || isTerminal(fd)
+  } catch {
+    return false
+  }
+}
 
 /** node:tty loads node:net, and `process.stdout` makes a stream of the descriptor: neither for a file or a pipe. */
 const isTerminal = (fd: number): boolean => {

@@ -7,7 +7,7 @@
  *
  * @since 0.1.0
  */
-import { lstatSync, mkdirSync } from "node:fs"
+import { lstatSync, mkdirSync, writeSync } from "node:fs"
 import { userInfo } from "node:os"
 
 const cacheDirectory = (): string | undefined => {
@@ -29,4 +29,12 @@ const directory = cacheDirectory()
 // Node 22.8; before that, and in tests, there is nothing to turn on.
 if (directory !== undefined) process.getBuiltinModule("node:module").enableCompileCache?.(directory)
 
-await import("./run.ts")
+try {
+  await import("./run.ts")
+} catch (error) {
+  // Nothing else is there to say it. `Load` says the same of what is loaded later.
+  const { message, stack } = error instanceof Error ? error : { message: String(error), stack: "" }
+  const why = process.env["CTMAP_DEBUG"] ? `${message}\n${stack}` : message.split("\n")[0]
+  writeSync(2, `ctmap: cannot load its own code: install ctmap again, or let this user read its files (${why})\n`)
+  process.exitCode = 1
+}

@@ -1,5 +1,6 @@
 import { assert, describe, expect, it } from "@effect/vitest"
 import { FilterParser } from "ctmap-core"
+import { BpfMemory } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { run } from "./harness.ts"
@@ -77,7 +78,6 @@ describe("wrong usage ends with 2, a sentence on the standard error and nothing 
     [["list", "--wher", "tcp"], /--wher[^]*--where/],
     [["list", "-o", "yaml"], /"yaml"[^]*cilium-json/],
     [["list", "--limit", "0"], /at least 1/],
-    [["list", "--now", "-1"], /time between 0 and 4294967295/],
     [["snapshot", "save"], /file/],
     [["macros", "--bpf-ct-global-tcp-max", "7"], /must exceed minimum 1024/]
   ]
@@ -91,6 +91,67 @@ describe("wrong usage ends with 2, a sentence on the standard error and nothing 
         assert.isTrue(stderr.startsWith("ctmap: "))
       })
     )
+  }
+})
+
+describe("numbers", () => {
+  const most: ReadonlyArray<readonly [command: ReadonlyArray<string>, flag: string, least: number, most: number]> = [
+    [["list"], "--endpoint", 1, 65_535],
+    [["get"], "--endpoint", 1, 65_535],
+    [["macros"], "--endpoint", 1, 65_535],
+    [["upgrade"], "--endpoint", 1, 65_535],
+    [["nat", "list"], "--cluster", 1, 511],
+    [["count"], "--cluster", 1, 511],
+    [["maps"], "--now", 0, 4_294_967_295],
+    [["stats"], "--hz", 1, 65_535],
+    [["top"], "--limit", 1, 10_000_000],
+    [["top"], "--counters", 1, 10_000_000],
+    [["list"], "--limit", 1, Infinity]
+  ]
+  for (const [command, flag, least, greatest] of most) {
+    const wrong = [String(least - 1), "-70000", "1.5", "NaN", "Infinity", "0x10", "12 ", "ten", "99999999999999999999"]
+    if (greatest < Infinity) wrong.push(String(greatest + 1))
+    it.effect(
+      `${command.join(" ")} ${flag} takes ${least} to ${greatest}: all else is wrong usage, never another number`,
+      () =>
+        Effect.gen(function* () {
+          for (const value of wrong) {
+            const { code, stdout, stderr } = yield* run([...command, `${flag}=${value}`])
+            assert.strictEqual(code, 2, value)
+            assert.strictEqual(stdout, "")
+            assert.include(stderr, `ctmap: Invalid value for flag ${flag}: "${value}"`)
+          }
+          for (const value of [least, Math.min(greatest, Number.MAX_SAFE_INTEGER)]) {
+            const { stderr } = yield* run([...command, `${flag}=${value}`], { bpf: BpfMemory.make().calls })
+            assert.notInclude(stderr, "Invalid value")
+          }
+        })
+    )
+  }
+
+  it.effect("that select maps are taken as they are", () =>
+    Effect.gen(function* () {
+      assert.include((yield* run(["macros", "--endpoint", "65535"])).stdout, "cilium_ct4_65535\n")
+      const { stderr } = yield* run(["list", "--cluster", "511"], { bpf: BpfMemory.make().calls })
+      assert.include(stderr, "of cluster 511")
+    })
+  )
+
+  for (const value of ["-1", "1023", "16777217", "4294968320", "NaN"]) {
+    for (const [command, flag] of [
+      ["macros", "--bpf-ct-global-tcp-max"],
+      ["macros", "--bpf-ct-global-any-max"],
+      ["macros", "--bpf-nat-global-max"],
+      ["upgrade", "--bpf-ct-global-tcp-max"]
+    ] as const) {
+      it.effect(`${command} ${flag}=${value} is no size of a map`, () =>
+        Effect.gen(function* () {
+          const { code, stdout, stderr } = yield* run([command, `${flag}=${value}`], { bpf: BpfMemory.make().calls })
+          assert.strictEqual(code, 2, stdout)
+          assert.match(stderr, /minimum 1024|maximum 16777216|finite number/)
+        })
+      )
+    }
   }
 })
 

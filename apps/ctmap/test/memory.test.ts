@@ -66,6 +66,27 @@ describe("errors", () => {
     )
   }
 
+  it.effect("of our own are one sentence too, and CTMAP_DEBUG=1 adds where", () =>
+    Effect.gen(function* () {
+      const { calls } = yield* withTable(1)
+      const broken = {
+        ...calls,
+        mapInfo: (): never => {
+          throw new Error("the moon is full\nand bright")
+        }
+      }
+      const { code, stdout, stderr } = yield* run(["list"], { bpf: broken })
+      assert.strictEqual(code, 1)
+      assert.strictEqual(stdout, "")
+      assert.match(stderr, /^ctmap: internal error: the moon is full: please report it.*\n$/)
+      process.env["CTMAP_DEBUG"] = "1"
+      const debugged = yield* run(["list"], { bpf: broken }).pipe(
+        Effect.ensuring(Effect.sync(() => delete process.env["CTMAP_DEBUG"]))
+      )
+      assert.match(debugged.stderr, /^ctmap: internal error: the moon is full: [^]*\n {4}at /)
+    })
+  )
+
   it.effect("name the permission that is missing", () =>
     Effect.gen(function* () {
       const { calls, control } = yield* withTable(1)

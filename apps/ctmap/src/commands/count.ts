@@ -7,6 +7,7 @@ import * as Scan from "ctmap-kernel/Scan"
 import * as Effect from "effect/Effect"
 import type { ClockOptions, Selection as SelectionOptions } from "../Options.ts"
 import * as Kernel from "../Kernel.ts"
+import { load } from "../Load.ts"
 import * as Output from "../Output.ts"
 import type * as Report from "../render/Report.ts"
 import * as Selection from "../Selection.ts"
@@ -46,7 +47,7 @@ const all = (options: CountOptions) =>
 const matching = (options: CountOptions, where: string) =>
   Effect.gen(function* () {
     // What reads filters and clocks is loaded only where there is a filter: a bare count starts faster.
-    const { counts } = yield* Effect.promise(() => import("../matching.ts"))
+    const { counts } = yield* load(() => import("../matching.ts"))
     return yield* counts(options, where)
   })
 
