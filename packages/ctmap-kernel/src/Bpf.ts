@@ -75,6 +75,19 @@ export interface ObjectSpec {
 }
 
 /**
+ * What a batch of lookups is given besides its map: see {@link Calls.lookupBatch}.
+ *
+ * @since 0.1.0
+ */
+export type LookupBatch = [
+  cursor: Uint8Array | null,
+  nextCursor: Uint8Array,
+  keys: Uint8Array,
+  values: Uint8Array,
+  count: Uint32Array
+]
+
+/**
  * One method per command. All return `>= 0`, or `-errno`; none throws.
  *
  * **Details**
@@ -103,14 +116,7 @@ export interface Calls {
    * one buffer of at least max(key size, 4) bytes. `count` is room on entry and entries on return. -ENOENT is the end,
    * **with valid entries**; -ENOSPC reads nothing and writes the cursor of the bucket that did not fit.
    */
-  readonly lookupBatch: (
-    fd: number,
-    cursor: Uint8Array | null,
-    nextCursor: Uint8Array,
-    keys: Uint8Array,
-    values: Uint8Array,
-    count: Uint32Array
-  ) => number
+  readonly lookupBatch: (fd: number, ...batch: LookupBatch) => number
   /** BPF_MAP_UPDATE_BATCH: `count` is how many to write on entry, how many were written on return. */
   readonly updateBatch: (fd: number, keys: Uint8Array, values: Uint8Array, count: Uint32Array) => number
   /** BPF_MAP_DELETE_BATCH: stops with -ENOENT at the first key that is gone; `count` says how many went before it. */
@@ -141,8 +147,13 @@ export interface Calls {
   readonly loadObject: (spec: ObjectSpec) => LoadedObject | { readonly errno: number; readonly log: string }
   /** BPF_PROG_TEST_RUN of a syscall program; `context` is read and written. */
   readonly runProgram: (fd: number, context: Uint8Array) => number
-  /** mmap(2) of a mmapable array map: a view that lives as long as the process. */
+  /** mmap(2) of a mmapable array map: a view of all of it, which holds the map until {@link Calls.unmapMemory}. */
   readonly mapMemory: (fd: number, bytes: number) => Uint8Array | number
+  /**
+   * munmap(2) of a view that `mapMemory` answered. Nobody may look at it, nor at another view of its buffer, afterwards;
+   * where the JavaScript engine can (Node >= 22), they are emptied. -EINVAL for anything else, and the second time.
+   */
+  readonly unmapMemory: (memory: Uint8Array) => number
 
   /**
    * Starts an iterator program over the elements of a map (BPF_LINK_CREATE, BPF_ITER_CREATE): an fd to read its

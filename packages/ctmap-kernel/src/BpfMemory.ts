@@ -241,6 +241,7 @@ const callsOf = (kernel: MemoryKernel, control: Controls, objects: Readonly<Reco
     loadObject: loadObject(kernel, objects, { monotonic }),
     runProgram: (fd, context) => kernel.run(fd, context),
     mapMemory: (fd, bytes) => kernel.memory(fd, bytes),
+    unmapMemory: (memory) => kernel.unmap(memory),
     iterate: () => -EOPNOTSUPP,
     readAsync: (fd, _into, done) => done(kernel.object(fd) === undefined ? -EBADF : -EOPNOTSUPP),
     possibleCpus: () => kernel.settings.possibleCpus,

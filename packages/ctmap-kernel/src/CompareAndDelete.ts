@@ -142,9 +142,8 @@ export interface Options {
  *
  * Tries in turn: the program that restores (Linux >= 5.14; CAP_BPF and CAP_PERFMON), the program that does not
  * (CAP_BPF), and `portable`. It finds out by loading, 2 to 4 ms a map, so make one per map and keep it: a program is
- * bound to its map, and the 48 KiB that it shares with this process stay mapped after the last one of a key size has
- * closed. Works on HASH and LRU_HASH. Errors: `InvalidArgument` for sizes that no CT or NAT map has; those of loading
- * where `engine` is `program`.
+ * bound to its map. All of a key size share 48 KiB with this process, until the last of them closes. Works on HASH and
+ * LRU_HASH. Errors: `InvalidArgument` for sizes that no CT or NAT map has; those of loading where `engine` is `program`.
  *
  * @since 0.1.0
  */

@@ -15,6 +15,7 @@ import koffi from "koffi"
 import * as Bpf from "./Bpf.ts"
 import { BpfError, KernelUnavailable } from "./BpfError.ts"
 import { EIO, fileCalls } from "./internal/bpffs.ts"
+import { mappings } from "./internal/mappings.ts"
 
 const LIBBPF = "libbpf.so.1"
 
@@ -181,8 +182,6 @@ const pinCalls = (bpf: Library) => ({
   pin: bpf.func("int bpf_obj_pin(int fd, const char *path)") as Bpf.Calls["pin"]
 })
 
-const MAP_FAILED = 0xffff_ffff_ffff_ffffn
-
 const programCalls = (bpf: Library) => {
   const libc = koffi.load("libc.so.6")
   const openMem = bpf.func("void *bpf_object__open_mem(const void *elf, size_t size, const void *opts)") as (
@@ -214,14 +213,6 @@ const programCalls = (bpf: Library) => {
     entries: number
   ) => number
   const testRun = bpf.func("int bpf_prog_test_run_opts(int fd, void *opts)") as (fd: number, opts: Uint8Array) => number
-  const mmap = libc.func("void *mmap(void *at, size_t length, int protection, int flags, int fd, long offset)") as (
-    at: null,
-    length: number,
-    protection: number,
-    flags: number,
-    fd: number,
-    offset: number
-  ) => bigint
   const capture = captureLog(bpf, libc)
 
   const each = (object: bigint, next: (object: bigint, previous: bigint | null) => bigint | null): Array<bigint> => {
@@ -265,10 +256,12 @@ const programCalls = (bpf: Library) => {
       })
     },
     runProgram: (fd: number, context: Uint8Array) => testRun(fd, runOptions(context)),
-    mapMemory: (fd: number, bytes: number) => {
-      const at = mmap(null, bytes, 3, 1, fd, 0)
-      return at === MAP_FAILED ? -koffi.errno() : new Uint8Array(koffi.view(at, bytes))
-    }
+    ...mappings({
+      mmap: libc.func("void *mmap(void *at, size_t length, int protection, int flags, int fd, long offset)"),
+      munmap: libc.func("int munmap(void *at, size_t length)"),
+      view: koffi.view,
+      errno: koffi.errno
+    })
   } satisfies Partial<Bpf.Calls>
 }
 
@@ -330,13 +323,14 @@ const captureLog = (bpf: Library, libc: Library) => {
     args: bigint
   ) => number
   setPrint(null)
+  let line: Uint8Array | undefined
   return <A>(log: Array<string>, during: () => A): A => {
     // The verifier's whole log comes as one line; why it refused stands at its end.
-    const line = new Uint8Array(1 << 20)
+    const to = (line ??= new Uint8Array(1 << 20))
     const hook = koffi.register((level: number, format: string, args: bigint) => {
-      const length = vsnprintf(line, line.byteLength, format, args)
-      const end = Math.min(length, line.byteLength - 1)
-      if (level < 2) log.push(new TextDecoder().decode(line.subarray(Math.max(0, end - LAST_WORDS), end)))
+      const length = vsnprintf(to, to.byteLength, format, args)
+      const end = Math.min(length, to.byteLength - 1)
+      if (level < 2) log.push(new TextDecoder().decode(to.subarray(Math.max(0, end - LAST_WORDS), end)))
       return length
     }, koffi.pointer(Print))
     setPrint(hook)

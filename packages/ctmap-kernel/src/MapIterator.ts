@@ -58,7 +58,7 @@ const FEATURE = "iterators over map elements (Linux 5.9, with BTF of its own)"
 
 /** A loaded program with memory of its own: one scan at a time. */
 interface Instance {
-  readonly object: Bpf.LoadedObject
+  readonly close: () => void
   readonly programFd: number
   /** Next record, limit, first record: written before a read, read after it. */
   readonly control: Uint32Array
@@ -79,7 +79,7 @@ export const layer: Layer.Layer<MapIterator, never, Bpf.Bpf> = Layer.effect(
     const refused = new Map<string, BpfError>()
     yield* Effect.addFinalizer(() =>
       Effect.sync(() => {
-        for (const instance of [...idle.values()].flat()) instance.object.close()
+        for (const instance of [...idle.values()].flat()) instance.close()
       })
     )
     const take = (program: string): Effect.Effect<Instance, BpfError> =>
@@ -126,11 +126,15 @@ const load = (bpf: Bpf.Calls, program: string): Instance | BpfError => {
   if ("errno" in object) return fromErrno({ operation: "load program", errno: object.errno, feature: FEATURE })
   const control = bpf.mapMemory(object.maps["control"]!, CONTROL_BYTES)
   const records = bpf.mapMemory(object.maps["records"]!, RECORDS_BYTES)
+  const close = (): void => {
+    for (const memory of [control, records]) if (typeof memory !== "number") bpf.unmapMemory(memory)
+    object.close()
+  }
   if (typeof control !== "number" && typeof records !== "number") {
     const words = new Uint32Array(control.buffer, control.byteOffset, 3)
-    return { object, programFd: object.programs[program]!, control: words, records }
+    return { close, programFd: object.programs[program]!, control: words, records }
   }
-  object.close()
+  close()
   const errno = typeof control === "number" ? control : typeof records === "number" ? records : 0
   return fromErrno({ operation: "map memory", errno: -errno, feature: FEATURE })
 }

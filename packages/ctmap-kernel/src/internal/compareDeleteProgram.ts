@@ -114,6 +114,7 @@ const releaseWork = (kernel: Bpf.Calls, table: Table, work: Work): void => {
   work.users--
   if (work.users > 0) return
   works.get(kernel)?.delete(table.keySize)
+  kernel.unmapMemory(work.memory)
   kernel.close(work.fd)
 }
 

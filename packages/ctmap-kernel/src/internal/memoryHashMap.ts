@@ -8,6 +8,7 @@ import {
   type Commands,
   type Contents,
   heldInner,
+  type LookupBatch,
   type MemoryMap,
   type Owner,
   readIndex,
@@ -50,13 +51,7 @@ const hash = <V>(
       next.set(found.key)
       return 0
     },
-    lookupBatch: (
-      cursor: Uint8Array | null,
-      nextCursor: Uint8Array,
-      keys: Uint8Array,
-      values: Uint8Array,
-      count: Uint32Array
-    ) => {
+    lookupBatch: ((cursor, nextCursor, keys, values, count) => {
       const room = count[0] ?? 0
       if (room === 0) return 0
       count[0] = 0
@@ -69,7 +64,7 @@ const hash = <V>(
       writeIndex(nextCursor, read.next)
       count[0] = read.count
       return read.rc
-    },
+    }) satisfies LookupBatch,
     hasUpdateBatch: true,
     hasDeleteBatch: true,
     memory: undefined,

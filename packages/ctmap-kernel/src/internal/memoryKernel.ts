@@ -1,7 +1,7 @@
 /**
  * The in-memory kernel behind {@link Bpf.Calls}: fds, ids, references, permissions.
  *
- * Owns the life of objects: a map or program lives while an fd, a pin, a program or an outer map holds it.
+ * Owns the life of objects: a map or program lives while an fd, a pin, a program, an outer map or mapped memory holds it.
  */
 import { MapSpec } from "ctmap-core"
 import { READ_ONLY } from "../Bpf.ts"
@@ -50,6 +50,8 @@ export class MemoryKernel {
     ["program", new Map()]
   ])
   readonly #fds: Array<Open | undefined> = []
+  /** What mmap(2) handed out and nobody gave back; it holds its map. */
+  readonly #mapped = new Map<Uint8Array, MemoryMap>()
   readonly #owner: Owner
   #lastId = 0
   identity: Identity = ROOT
@@ -185,7 +187,19 @@ export class MemoryKernel {
     const map = this.mapOf(fd)
     if (typeof map === "number") return map
     if (map.memory === undefined) return map.properties.type === MapSpec.mapType.array ? -EINVAL : -ENOTSUPP
-    return bytes === 0 || bytes > map.memory.byteLength ? -EINVAL : map.memory.subarray(0, bytes)
+    if (bytes === 0 || bytes > map.memory.byteLength) return -EINVAL
+    const memory = map.memory.subarray(0, bytes)
+    this.hold(map)
+    this.#mapped.set(memory, map)
+    return memory
+  }
+
+  unmap(memory: Uint8Array): number {
+    const map = this.#mapped.get(memory)
+    if (map === undefined) return -EINVAL
+    this.#mapped.delete(memory)
+    this.release(map)
+    return 0
   }
 
   pin(fd: number, path: string): number {

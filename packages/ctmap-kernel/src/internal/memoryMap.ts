@@ -4,6 +4,7 @@
  * Owns the words that the types of maps share. Knows nothing of fds and paths; an outer map asks its {@link Owner}.
  */
 import { MapSpec } from "ctmap-core"
+import type * as Bpf from "../Bpf.ts"
 import { EINVAL } from "./memoryErrno.ts"
 
 /** What the kernel around a map does for it. */
@@ -69,14 +70,8 @@ export interface Contents {
   readonly inner: (key: Uint8Array) => MemoryMap | undefined
 }
 
-/** See {@link Commands}. */
-export type LookupBatch = (
-  cursor: Uint8Array | null,
-  nextCursor: Uint8Array,
-  keys: Uint8Array,
-  values: Uint8Array,
-  count: Uint32Array
-) => number
+/** What {@link Bpf.Calls.lookupBatch} does once the map is known. */
+export type LookupBatch = (...batch: Bpf.LookupBatch) => number
 
 /** Maps of a size of their own fit an outer map; only an array must have as many slots as the template. */
 const fits = (template: MapSpec.Properties, map: MapSpec.Properties): boolean =>

@@ -472,11 +472,43 @@ const machine = (test: Test): void => {
     view.fill(5, 32, 44)
     assert.strictEqual(bench.bpf.lookup(fd, u32(2), found), 0)
     assert.deepStrictEqual(found, new Uint8Array(12).fill(5))
+    assert.strictEqual(bench.bpf.unmapMemory(view), 0)
   })
   test("memory beyond the pages of an array is refused, and so is none", (bench) => {
     const fd = bench.map({ type: mapType.array, flags: MMAPABLE })
     assert.strictEqual(bench.bpf.mapMemory(fd, 4097), -22)
     assert.strictEqual(bench.bpf.mapMemory(fd, 0), -22)
+  })
+  test("mapped memory is given back once, by the view that was handed out, and the map goes on", (bench) => {
+    const { bpf } = bench
+    const fd = bench.map({ type: mapType.array, valueSize: 8, maxEntries: 4, flags: MMAPABLE })
+    const [first, second] = [bpf.mapMemory(fd, 32), bpf.mapMemory(fd, 32)]
+    if (typeof first === "number" || typeof second === "number") throw new Error("no memory")
+    assert.strictEqual(bpf.unmapMemory(first.subarray(0, 8)), -22)
+    assert.strictEqual(bpf.unmapMemory(new Uint8Array(32)), -22)
+    assert.strictEqual(bpf.unmapMemory(first), 0)
+    assert.strictEqual(bpf.unmapMemory(first), -22)
+    second[8] = 3
+    const found = new Uint8Array(8)
+    assert.strictEqual(bpf.lookup(fd, u32(1), found), 0)
+    assert.strictEqual(found[0], 3)
+    assert.strictEqual(bpf.unmapMemory(second), 0)
+    const third = bpf.mapMemory(fd, 32)
+    if (typeof third === "number") throw new Error(`map memory: ${third}`)
+    assert.strictEqual(third[8], 3)
+    assert.strictEqual(bpf.unmapMemory(third), 0)
+  })
+  test("mapped memory holds its map", (bench) => {
+    const { bpf } = bench
+    const fd = bpf.mapCreate(spec({ type: mapType.array, flags: MMAPABLE }), "held")
+    const info = bpf.mapInfo(fd)
+    const memory = bpf.mapMemory(fd, 8)
+    if (typeof memory === "number" || typeof info === "number") throw new Error(`map memory: ${String(memory)}`)
+    bpf.close(fd)
+    const again = bpf.mapFdById(info.id)
+    assert.isAbove(again, 0)
+    bpf.close(again)
+    assert.strictEqual(bpf.unmapMemory(memory), 0)
   })
   test("an object that is none does not load, and the log says something", ({ bpf }) => {
     const loaded = bpf.loadObject({ name: "nonsense", elf: new Uint8Array(64), programs: ["p"] })
