@@ -101,7 +101,7 @@ export type LookupBatch = [
 export interface Calls {
   /** BPF_MAP_CREATE: an fd. `innerFd` is the template of an outer map. */
   readonly mapCreate: (spec: MapSpec.Properties, name: string, innerFd?: number) => number
-  /** BPF_OBJ_GET_INFO_BY_FD. */
+  /** BPF_OBJ_GET_INFO_BY_FD. -EINVAL for a program or a link, whose information is another. */
   readonly mapInfo: (fd: number) => MapInfo | number
   /** BPF_MAP_LOOKUP_ELEM. A per-CPU map writes 8-byte aligned values of every possible CPU. */
   readonly lookup: (fd: number, key: Uint8Array, value: Uint8Array) => number
@@ -134,6 +134,10 @@ export interface Calls {
   readonly unpin: (path: string) => number
   /** rename(2): replaces what is pinned at `to` in one step. */
   readonly renamePin: (from: string, to: string) => number
+  /** chmod(2): permission bits of a pin or directory. */
+  readonly chmod: (path: string, mode: number) => number
+  /** chown(2): another user needs CAP_CHOWN. */
+  readonly chown: (path: string, uid: number, gid: number) => number
   /** mkdir(2) with all parents, mode 0755. Existing directories are fine. */
   readonly makeDirectory: (path: string) => number
   /** Names in a directory. */

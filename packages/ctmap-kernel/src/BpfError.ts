@@ -23,6 +23,8 @@ export const Operation = Schema.Literals([
   "pin",
   "unpin",
   "rename pin",
+  "change owner",
+  "change mode",
   "list pins",
   "make directory",
   "load program",
@@ -51,6 +53,8 @@ export class BatchTooSmall extends Schema.TaggedError<BatchTooSmall>()("BatchToo
 export class PinNotFound extends Schema.TaggedError<PinNotFound>()("PinNotFound", none) {}
 /** Something is pinned at the path already. @since 0.1.0 */
 export class PinExists extends Schema.TaggedError<PinExists>()("PinExists", none) {}
+/** A program or a link is pinned where a map was expected. @since 0.1.0 */
+export class NotAMap extends Schema.TaggedError<NotAMap>()("NotAMap", none) {}
 /** The path is not on a bpffs. @since 0.1.0 */
 export class NotBpfFs extends Schema.TaggedError<NotBpfFs>()("NotBpfFs", none) {}
 /** The caller lacks a capability or a file permission. @since 0.1.0 */
@@ -82,6 +86,7 @@ export const Reason = Schema.Union([
   BatchTooSmall,
   PinNotFound,
   PinExists,
+  NotAMap,
   NotBpfFs,
   NotPermitted,
   FeatureUnsupported,
@@ -150,6 +155,8 @@ const sentence = (reason: Reason): string => {
       return "nothing is pinned there"
     case "PinExists":
       return "something is pinned there already"
+    case "NotAMap":
+      return "what is pinned there is a program or a link, not a map"
     case "NotBpfFs":
       return "the path is not on a bpffs"
     case "NotPermitted":
@@ -178,14 +185,18 @@ const hint = ({ operation, errno, path, reason }: BpfError): string => {
       return ": check the path; the datapath pins its maps when it starts"
     case "PinExists":
       return ": open it, or remove the pin first"
+    case "NotAMap":
+      return ": name the pin of a map, or find out who pinned it there (`bpftool prog show pinned`)"
     case "NotBpfFs":
       return ": mount one with `mount -t bpf bpf /sys/fs/bpf`, or name another directory with --bpffs-root"
     case "NotPermitted":
-      return !pinOperations.has(operation)
-        ? ": run as root, or give the process CAP_BPF; a frozen map refuses changes to anybody"
-        : errno === EPERM && nameOf(path).includes(".")
-          ? ": a bpffs allows no dot in a name"
-          : ": the pin and every directory above it must be accessible to this user; run as root, or with CAP_DAC_OVERRIDE"
+      return accessOperations.has(operation)
+        ? ": the new pin is to have the owner and mode of the old one; run as root, or with CAP_CHOWN and CAP_FOWNER"
+        : !pinOperations.has(operation)
+          ? ": run as root, or give the process CAP_BPF; a frozen map refuses changes to anybody"
+          : errno === EPERM && nameOf(path).includes(".")
+            ? ": a bpffs allows no dot in a name"
+            : ": the pin and every directory above it must be accessible to this user; run as root, or with CAP_DAC_OVERRIDE"
     case "OutOfMemory":
       return ": free memory, or make the map smaller"
     case "Busy":
@@ -240,7 +251,11 @@ export const fromErrno = (failure: Failure): BpfError =>
     reason: reasonOf(failure)
   })
 
+/** What gives a pin the owner and mode of another. */
+const accessOperations: ReadonlySet<Operation> = new Set(["change owner", "change mode"])
+
 const pinOperations: ReadonlySet<Operation> = new Set([
+  ...accessOperations,
   "open pin",
   "pin",
   "unpin",
@@ -288,7 +303,11 @@ const reasonOf = ({ operation, errno, isArray = false, feature }: Failure): Reas
     case EOPNOTSUPP:
       return new FeatureUnsupported({ feature: feature ?? `"${operation}" of this kind of map` })
     case EINVAL:
-      return feature === undefined ? new InvalidArgument() : new FeatureUnsupported({ feature })
+      return operation === "map info"
+        ? new NotAMap()
+        : feature === undefined
+          ? new InvalidArgument()
+          : new FeatureUnsupported({ feature })
     default:
       return new OtherErrno()
   }

@@ -34,7 +34,7 @@ export interface BpfMap {
  * **Details**
  *
  * A pin that this user may read but not write opens for reading: changing the map then fails with `NotPermitted`.
- * Errors: `PinNotFound`, `NotPermitted`, and `InvalidArgument` for a pinned program or link. Ownership: the fd is closed
+ * Errors: `PinNotFound`, `NotPermitted`, and `NotAMap` for a pinned program or link. Ownership: the fd is closed
  * with the scope; the pin stays. Kernel: Linux >= 4.4; read access to the pin and search access to its directories.
  *
  * @since 0.1.0
@@ -118,8 +118,12 @@ export const openOrCreate: (
 })
 
 /**
- * Pins a map over what is pinned at a path, in one step: a reader finds the old map or the new one, never none. A
- * failure leaves the old pin, and no other.
+ * Pins a map over what is pinned at a path, in one step: a reader finds the old map or the new one, never none.
+ *
+ * **Details**
+ *
+ * The new pin has the owner and mode of the old: whoever could open it still can. A failure leaves the old pin, and no
+ * other. Errors: `PinNotFound` where there is nothing to replace, `NotPermitted` also where the owner cannot be given.
  *
  * @since 0.1.0
  */
@@ -129,10 +133,35 @@ export const replacePin = (map: BpfMap, path: string): Effect.Effect<void, BpfEr
     const temporary = `${path}_new_${map.info.id}`
     return Effect.acquireUseRelease(
       pin(map, temporary),
-      () => check({ operation: "rename pin", path }, () => bpf.renamePin(temporary, path)),
+      () =>
+        Effect.andThen(
+          copyAccess(bpf, path, temporary),
+          check({ operation: "rename pin", path }, () => bpf.renamePin(temporary, path))
+        ),
       // Renamed, there is nothing left under this name; in any other case it must go.
       () => Effect.ignore(unpin(temporary))
     )
+  })
+
+/** Owner first: who gives a pin away may change its mode only as root. */
+const copyAccess = (bpf: Bpf.Calls, from: string, to: string): Effect.Effect<void, BpfError> =>
+  Effect.gen(function* () {
+    const wanted = yield* statOf(bpf, from)
+    const found = yield* statOf(bpf, to)
+    if (found.uid !== wanted.uid || found.gid !== wanted.gid) {
+      yield* check({ operation: "change owner", path: from }, () => bpf.chown(to, wanted.uid, wanted.gid))
+    }
+    if (found.mode !== wanted.mode) {
+      yield* check({ operation: "change mode", path: from }, () => bpf.chmod(to, wanted.mode))
+    }
+  })
+
+const statOf = (bpf: Bpf.Calls, path: string): Effect.Effect<Bpf.PathInfo, BpfError> =>
+  Effect.suspend(() => {
+    const found = bpf.stat(path)
+    return typeof found === "number"
+      ? Effect.fail(fromErrno({ operation: "list pins", errno: -found, path }))
+      : Effect.succeed(found)
   })
 
 /**
@@ -172,12 +201,10 @@ export const unpin = (path: string): Effect.Effect<boolean, BpfError, Bpf.Bpf> =
  */
 export const exists = (path: string): Effect.Effect<boolean, BpfError, Bpf.Bpf> =>
   Effect.flatMap(Bpf.Bpf, (bpf) =>
-    Effect.suspend(() => {
-      const found = bpf.stat(path)
-      return typeof found === "number"
-        ? Effect.fail(fromErrno({ operation: "list pins", errno: -found, path }))
-        : Effect.succeed(true)
-    }).pipe(Effect.catchReason("BpfError", "PinNotFound", () => Effect.succeed(false)))
+    statOf(bpf, path).pipe(
+      Effect.as(true),
+      Effect.catchReason("BpfError", "PinNotFound", () => Effect.succeed(false))
+    )
   )
 
 /**

@@ -144,12 +144,26 @@ export const checkPlausible = (
   map: string,
   maxLifetime: Duration.Duration = MAX_LIFETIME
 ): Result.Result<void, ImplausibleClock> => {
-  const maxLifetimeSeconds = Duration.toSeconds(maxLifetime)
   let latest = 0
   for (let row = 0; row < columns.count; row++) {
     const lifetime = columns.lifetime(row)
     if (lifetime > latest && lifetime !== CtTime.MAX_TIME) latest = lifetime
   }
+  return checkLatest(clock, latest, map, maxLifetime)
+}
+
+/**
+ * As {@link checkPlausible} where the latest expiry of a table is known already; 0 where there is none.
+ *
+ * @since 0.1.0
+ */
+export const checkLatest = (
+  clock: { readonly source: CtTime.ClockSource; readonly now: number },
+  latest: number,
+  map: string,
+  maxLifetime: Duration.Duration = MAX_LIFETIME
+): Result.Result<void, ImplausibleClock> => {
+  const maxLifetimeSeconds = Duration.toSeconds(maxLifetime)
   const ahead = CtTime.remaining(clock.source, latest, clock.now)
   return latest !== 0 && Math.abs(ahead) > maxLifetimeSeconds
     ? Result.fail(new ImplausibleClock({ map, source: clock.source, now: clock.now, latest, maxLifetimeSeconds }))

@@ -18,6 +18,7 @@ import { EIO, fileCalls } from "./internal/bpffs.ts"
 import { mappings } from "./internal/mappings.ts"
 
 const LIBBPF = "libbpf.so.1"
+const EINVAL = -22
 
 /**
  * Opens libbpf once per process.
@@ -102,6 +103,11 @@ const mapCalls = (bpf: Library) => {
     info: Uint8Array,
     length: Uint32Array
   ) => number
+  const lookup = bpf.func("int bpf_map_lookup_elem(int fd, const void *key, void *value)") as (
+    fd: number,
+    key: Uint8Array | null,
+    value: Uint8Array | null
+  ) => number
   const lookupBatch = bpf.func(
     "int bpf_map_lookup_batch(int fd, void *in, void *out, void *keys, void *values, uint32_t *count, const void *opts)"
   ) as (...args: [...Parameters<Bpf.Calls["lookupBatch"]>, opts: null]) => number
@@ -127,9 +133,11 @@ const mapCalls = (bpf: Library) => {
     mapInfo: (fd) => {
       const info = new Uint8Array(88)
       const rc = infoByFd(fd, info, Uint32Array.of(info.byteLength))
-      return rc < 0 ? rc : readInfo(info)
+      // The command answers for programs and links too, in words of their own. Asked for an element without a key, only
+      // what is no map says that the argument is wrong; a map misses the key.
+      return rc < 0 ? rc : lookup(fd, null, null) === EINVAL ? EINVAL : readInfo(info)
     },
-    lookup: bpf.func("int bpf_map_lookup_elem(int fd, const void *key, void *value)") as Bpf.Calls["lookup"],
+    lookup,
     update: bpf.func(
       "int bpf_map_update_elem(int fd, const void *key, const void *value, uint64_t flags)"
     ) as Bpf.Calls["update"],

@@ -6,17 +6,28 @@
  *
  * @since 0.1.0
  */
-import { CtEntry, MapSpec, type Release } from "ctmap-core"
+import { CtEntry, type CtTime, MapSpec, type Release, Tuple, TupleFlags } from "ctmap-core"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
+import { constVoid } from "effect/Function"
+import type * as Scope from "effect/Scope"
 import * as Bpf from "./Bpf.ts"
-import { type BpfError, fromErrno } from "./BpfError.ts"
+import type { BpfError } from "./BpfError.ts"
 import * as BpfMap from "./BpfMap.ts"
 import { CtMaps, type Which } from "./CtMaps.ts"
+import { type Passage, round, survey, takeAway } from "./internal/carryOver.ts"
+import { ctFamily, timeOf } from "./internal/entryTime.ts"
+import type * as KernelClock from "./KernelClock.ts"
+import {
+  CatchUpFailed,
+  MapTooSmall,
+  MigrationIncomplete,
+  NotMigratable,
+  PinReplaced,
+  type SwapError
+} from "./MigrationError.ts"
 import type * as Owner from "./Owner.ts"
-import * as Scan from "./Scan.ts"
 
 /**
  * What became of one pin.
@@ -80,32 +91,56 @@ const checkOne = (path: string, wanted: MapSpec.MapSpec): Effect.Effect<Outcome,
   )
 
 /**
- * The copy does not hold everything that is alive, so the pin was not swapped.
+ * How far a migration is.
  *
  * @since 0.1.0
  */
-export class MigrationIncomplete extends Schema.TaggedError<MigrationIncomplete>()("MigrationIncomplete", {
-  path: Schema.String,
-  missing: Schema.Int,
-  maxEntries: Schema.Int
-}) {
-  override get message(): string {
-    return (
-      `migrating ${this.path}: ${this.missing} live entries did not stay in the new map of ${this.maxEntries} entries, ` +
-      `which evicts when it is full; the old map is still pinned and nothing was lost: choose a larger size`
-    )
-  }
+export type Phase =
+  /** The new map is made, and the old one is being copied to it. */
+  | { readonly _tag: "Copying"; readonly path: string }
+  /** Everything that is to be in the new map is there. */
+  | { readonly _tag: "Verified"; readonly path: string; readonly copied: number }
+  /** The pin names the new map: programs that are loaded from now on use it. Reload those that use the old one. */
+  | { readonly _tag: "Swapped"; readonly path: string }
+  /** A round over the old map is done. */
+  | ({ readonly _tag: "CatchingUp"; readonly path: string } & Omit<CaughtUp, "quiet">)
+  /** Nobody writes to the old map any more, or the time to wait for that is over. */
+  | ({ readonly _tag: "Quiet" | "GaveUp"; readonly path: string } & Omit<CaughtUp, "quiet">)
+
+/**
+ * What a swap did.
+ *
+ * @since 0.1.0
+ */
+export interface Swapped {
+  readonly path: string
+  readonly differences: ReadonlyArray<MapSpec.Difference>
+  /** Entries that the new map held when it was pinned. */
+  readonly copied: number
+  /** Entries that were left behind because `keep` said so. */
+  readonly left: number
+  /** Entries that were left behind because their time was over. */
+  readonly expired: number
+  /** Entries that were deleted from the old map during the copy, and so from the new one. */
+  readonly removed: number
+  /** Why the clock could not be trusted, so that expired entries were copied too; `undefined` also without a clock. */
+  readonly untimely: KernelClock.ImplausibleClock | CtTime.ClockError | undefined
 }
 
 /**
- * Somebody else replaced the pin while its map was being copied, so it was left alone.
+ * What was carried over after the swap.
  *
  * @since 0.1.0
  */
-export class PinReplaced extends Schema.TaggedError<PinReplaced>()("PinReplaced", { path: Schema.String }) {
-  override get message(): string {
-    return `migrating ${this.path}: the pin was replaced meanwhile by another program; its map was left alone and nothing was changed: look again, and repeat if it still differs`
-  }
+export interface CaughtUp {
+  /** Entries that programs wrote to the old map, carried over. */
+  readonly caughtUp: number
+  /** Rounds over the old map since the swap. */
+  readonly rounds: number
+  /** Milliseconds since the last round that found something, or since the swap. */
+  readonly quietFor: number
+  /** Nobody wrote to the old map for the time to settle. If false, some programs still use it. */
+  readonly quiet: boolean
 }
 
 /**
@@ -113,20 +148,7 @@ export class PinReplaced extends Schema.TaggedError<PinReplaced>()("PinReplaced"
  *
  * @since 0.1.0
  */
-export interface Migrated {
-  readonly path: string
-  readonly differences: ReadonlyArray<MapSpec.Difference>
-  /** Entries in the new map that came from the old one. */
-  readonly copied: number
-  /** Entries that were left behind because `keep` said so. */
-  readonly left: number
-  /** Entries that the datapath wrote to the old map meanwhile, carried over by later rounds. */
-  readonly caughtUp: number
-  /** Rounds over the old map, the first copy included. */
-  readonly rounds: number
-  /** The last round found nothing: nobody writes to the old map any more. If false, some programs still use it. */
-  readonly quiet: boolean
-}
+export interface Migrated extends Swapped, CaughtUp {}
 
 /**
  * How to migrate.
@@ -134,145 +156,197 @@ export interface Migrated {
  * @since 0.1.0
  */
 export interface MigrateOptions {
-  /** Which entries are carried over; default all. Called with the buffers of a batch. */
+  /** Which entries are carried over; default all. Called with the buffers of a batch, more than once for an entry. */
   readonly keep?: (value: Uint8Array, key: Uint8Array) => boolean
-  /** Changes a value on the way, in place: see {@link convert}. */
-  readonly convert?: (value: Uint8Array) => void
+  /** Changes a value on the way, in place, in a buffer that holds the larger of both: see {@link convert}. */
+  readonly convert?: (value: Uint8Array, key: Uint8Array) => void
   /**
-   * For how long to go on carrying over what programs still write to the old map, after the pin was swapped: until
-   * they have been reloaded. Default: until a round finds nothing.
+   * The datapath's clock: entries of a CT map whose time is over are left behind, as a collector would. A clock that
+   * does not fit the table, or cannot be read, is not believed, and everything is copied.
    */
+  readonly clock?: KernelClock.KernelClock["Service"]
+  /** How long the old map must have been quiet for the end. Default: until one round finds nothing. */
   readonly settle?: Duration.Duration
+  /** How long after the swap to wait for that at most, and no shorter than `settle`. Default: ten seconds more. */
+  readonly giveUpAfter?: Duration.Duration
+  /** Hears of every phase, in order. */
+  readonly onPhase?: (phase: Phase) => Effect.Effect<void>
 }
 
 /**
- * Copies a pinned map into one of other properties and swaps the pin.
+ * Why the entries of a map cannot be carried over into one of a blueprint, or `undefined` where they can.
  *
  * **Details**
  *
- * First everything that `keep` accepts is copied into a new, unpinned map, whose entries are then counted. If any is
- * missing (the new map is too small and evicted it) the migration fails and nothing has changed. Then the new map is
- * pinned under a temporary name and renamed over the old pin, which the kernel does in one step: a reader finds the old
- * map or the new one, never none. Finally entries that the datapath wrote to the old map meanwhile are carried over,
- * until a round finds nothing, or for ten seconds beyond the time to settle. Programs that were loaded with the old map use it until they are reloaded; what they
- * write after the last round stays behind, so reload them soon.
- *
- * Keys must be of one size in both. Interruption or failure at any point before the rename leaves the old map pinned,
- * and no temporary pin. Needs CAP_BPF and write access to the directory of the pin.
+ * Both must be plain hashes with keys of one size. Values of another size need a conversion, for a part of a value or
+ * one that is padded with zeros would be an entry that nobody wrote.
  *
  * @since 0.1.0
  */
-export const migrate: (
+export const objection = (
+  wanted: MapSpec.Properties,
+  found: MapSpec.Properties,
+  options: Pick<MigrateOptions, "convert"> = {}
+): string | undefined => {
+  for (const [whose, { type }] of [
+    ["the pinned map", found],
+    ["the wanted map", wanted]
+  ] as const) {
+    if (type !== MapSpec.mapType.hash && type !== MapSpec.mapType.lruHash)
+      return `${whose} is of type ${type}, not a hash`
+  }
+  if (found.keySize !== wanted.keySize) return `its keys are of ${found.keySize} bytes, wanted are ${wanted.keySize}`
+  return found.valueSize === wanted.valueSize || options.convert !== undefined
+    ? undefined
+    : `its values are of ${found.valueSize} bytes, wanted are ${wanted.valueSize}, and no conversion is known`
+}
+
+/**
+ * Copies a pinned map into one of other properties and swaps the pin; what {@link migrate} does up to there.
+ *
+ * **Details**
+ *
+ * A smaller map is refused at once where the live entries do not fit. Everything else is copied into a new, unpinned
+ * map; then the copy is made to hold what the old map holds now: changed entries are copied again, deleted ones deleted.
+ * The new map's entries are counted, and if any was evicted the migration fails. Then it is pinned under a temporary
+ * name, with owner and mode of the old pin, and renamed over it, which the kernel does in one step: a reader finds the
+ * old map or the new one, never none. What is deleted from the old map in the moment between the last look and the
+ * rename, or later, stays in the new one until its time is over.
+ *
+ * Interruption or failure at any point leaves the old map pinned, and no temporary pin; or, at the very last, the new
+ * one, whole. Ownership: both maps stay open until the scope closes, for `catchUp`, which can be run for several maps at
+ * once, after all of their pins have been swapped. Kernel: CAP_BPF and write access to the directory of the pin; CAP_CHOWN and
+ * CAP_FOWNER where the pin is somebody else's.
+ *
+ * @since 0.1.0
+ */
+export const swap: (
   path: string,
   spec: MapSpec.MapSpec,
   options?: MigrateOptions
-) => Effect.Effect<Migrated, BpfError | MigrationIncomplete | PinReplaced | Scan.Incomplete, Bpf.Bpf> =
-  Effect.fnUntraced(function* (path: string, spec: MapSpec.MapSpec, options: MigrateOptions = {}) {
-    const bpf = yield* Bpf.Bpf
-    const old = yield* BpfMap.open(path)
-    const fresh = yield* BpfMap.create(spec, old.name)
-    const differences = MapSpec.differences(spec, old.info)
-    if (spec.keySize !== old.info.keySize) {
-      return yield* fromErrno({ operation: "map create", errno: 22, path })
-    }
-    const first = yield* copy(bpf, old, fresh, { ...options, which: "all" })
-    // Nobody else has the new map: an entry that went in and is not there was evicted.
-    const missing = first.copied - (yield* Scan.count(fresh))
-    if (missing > 0) return yield* new MigrationIncomplete({ path, missing, maxEntries: fresh.info.maxEntries })
-    // Nobody else writes to the new map yet, so whatever differs by now was changed in the old one.
-    yield* copy(bpf, old, fresh, { ...options, which: "different" })
-    const pinned = yield* Effect.scoped(Effect.map(BpfMap.open(path), ({ info }) => info.id))
-    if (pinned !== old.info.id) return yield* new PinReplaced({ path })
-    yield* BpfMap.replacePin(fresh, path)
-    const until = (yield* Clock.currentTimeMillis) + Duration.toMillis(options.settle ?? Duration.zero)
-    let caughtUp = 0
-    let rounds = 1
-    let quiet = false
-    for (let now = 0; !quiet && now < until + PATIENCE;) {
-      const { copied } = yield* copy(bpf, old, fresh, { ...options, which: "newer" })
-      caughtUp += copied
-      rounds++
-      now = yield* Clock.currentTimeMillis
-      quiet = copied === 0 && now >= until
-      if (!quiet && copied === 0) yield* Effect.sleep(PAUSE)
-    }
-    return { path, differences, copied: first.copied, left: first.left, caughtUp, rounds, quiet }
-  }, Effect.scoped)
+) => Effect.Effect<
+  Swapped & { readonly catchUp: Effect.Effect<CaughtUp, CatchUpFailed, Bpf.Bpf> },
+  SwapError,
+  Bpf.Bpf | Scope.Scope
+> = Effect.fnUntraced(function* (path: string, spec: MapSpec.MapSpec, options: MigrateOptions = {}) {
+  const bpf = yield* Bpf.Bpf
+  const tell = options.onPhase ?? (() => Effect.void)
+  const keep = options.keep ?? (() => true)
+  const old = yield* BpfMap.open(path)
+  const why = objection(spec, old.info, options)
+  if (why !== undefined) return yield* new NotMigratable({ path, why })
+  const family = ctFamily(old)
+  const time = yield* timeOf(old, family, options.clock)
+  // A map that is no smaller takes whatever the old one holds; there is nothing to look for in it first.
+  if (time.now !== undefined || spec.maxEntries < old.info.maxEntries) {
+    const found = yield* survey(old, keep, time.now)
+    time.believe(found.latest)
+    const live = found.entries - found.left - (time.now === undefined ? 0 : found.expired)
+    if (live > spec.maxEntries) return yield* new MapTooSmall({ path, live, maxEntries: spec.maxEntries })
+  }
+  const fresh = yield* BpfMap.create(spec, old.name)
+  const passage: Passage = { bpf, old, fresh, keep, convert: options.convert ?? constVoid, isCt: family !== undefined }
+  yield* tell({ _tag: "Copying", path })
+  const first = yield* round(passage, "all", time.now)
+  // Nobody else writes to the new map yet, so whatever differs by now was changed in the old one.
+  const again = yield* round(passage, "different", time.now)
+  const { present, gone } = yield* takeAway(passage)
+  const missing = first.inserted + again.inserted - present
+  if (missing > 0) return yield* new MigrationIncomplete({ path, missing, maxEntries: fresh.info.maxEntries })
+  const copied = present - gone
+  yield* tell({ _tag: "Verified", path, copied })
+  const pinned = yield* Effect.scoped(Effect.map(BpfMap.open(path), ({ info }) => info.id))
+  if (pinned !== old.info.id) return yield* new PinReplaced({ path })
+  yield* BpfMap.replacePin(fresh, path)
+  yield* tell({ _tag: "Swapped", path })
+  return {
+    path,
+    differences: MapSpec.differences(spec, old.info),
+    copied,
+    left: again.left,
+    expired: again.expired,
+    removed: gone,
+    untimely: time.untimely,
+    catchUp: catchUp(path, passage, time.again, options)
+  }
+})
 
-/** Rounds end at the latest this many milliseconds after the time to settle: a busy datapath never leaves one empty. */
-const PATIENCE = 10_000
-
-/** Between two rounds that found nothing. */
-const PAUSE = Duration.millis(20)
-
-/** One round from the old map to the new: everything, or only what the new map lacks or has older. */
-const copy = (
-  bpf: Bpf.Calls,
-  old: BpfMap.BpfMap,
-  fresh: BpfMap.BpfMap,
-  options: MigrateOptions & { readonly which: "all" | "different" | "newer" }
-): Effect.Effect<{ readonly copied: number; readonly left: number }, BpfError | Scan.Incomplete, Bpf.Bpf> => {
-  const { keySize, valueSize } = old.info
-  const there = new Uint8Array(fresh.info.valueSize)
-  const value = new Uint8Array(Math.max(valueSize, fresh.info.valueSize))
-  let copied = 0
-  let left = 0
-  return Effect.flatMap(
-    Scan.forEach(old, ({ keys, values, count }) =>
-      Effect.suspend(() => {
-        for (let i = 0; i < count; i++) {
-          const key = keys.subarray(i * keySize, (i + 1) * keySize)
-          const from = values.subarray(i * valueSize, (i + 1) * valueSize)
-          if (options.keep !== undefined && !options.keep(from, key)) {
-            left++
-            continue
-          }
-          value.fill(0).set(from)
-          options.convert?.(value)
-          const target = value.subarray(0, fresh.info.valueSize)
-          if (options.which !== "all" && bpf.lookup(fresh.fd, key, there) === 0) {
-            const isWanted = options.which === "newer" ? isNewer(target, there) : differs(target, there)
-            if (!isWanted) continue
-          }
-          const rc = bpf.update(fresh.fd, key, target, Bpf.ANY)
-          if (rc < 0) return Effect.fail(BpfMap.failure(fresh, "update", rc))
-          copied++
-        }
-        return Effect.void
-      })
-    ),
-    (report) => {
-      const why = Scan.whyIncomplete(old, report)
-      return why === undefined ? Effect.succeed({ copied, left }) : Effect.fail(why)
-    }
+/**
+ * Copies a pinned map into one of other properties, swaps the pin, and goes on carrying over what is written to the old.
+ *
+ * **Details**
+ *
+ * First {@link swap}. Programs that were loaded with the old map use it until they are reloaded: when `onPhase` hears
+ * `Swapped`, or sooner, is the time to do that. Until the old map has been quiet for `settle`, entries that appear in
+ * it or get a later lifetime are carried over; what is written after that stays behind.
+ *
+ * Errors: `CatchUpFailed` after the swap; any other leaves the old map pinned. Interruption after the swap leaves the
+ * new map, with what was carried over up to then.
+ *
+ * @since 0.1.0
+ */
+export const migrate = (
+  path: string,
+  spec: MapSpec.MapSpec,
+  options?: MigrateOptions
+): Effect.Effect<Migrated, SwapError | CatchUpFailed, Bpf.Bpf> =>
+  Effect.scoped(
+    Effect.flatMap(swap(path, spec, options), ({ catchUp: rest, ...swapped }) =>
+      Effect.map(rest, (caughtUp) => ({ ...swapped, ...caughtUp }))
+    )
   )
-}
 
-const differs = (value: Uint8Array, there: Uint8Array): boolean => value.some((byte, i) => byte !== there[i])
+/** Rounds take at most every other moment: a pause is as long as the round before it, within these milliseconds. */
+const PAUSE = { least: 20, most: 1000 }
 
-/** By lifetime for CT values; any difference counts where the value is of another kind. */
-const isNewer = (value: Uint8Array, there: Uint8Array): boolean => {
-  const view = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  return value.byteLength === CtEntry.SIZE
-    ? view(value).getUint32(CtEntry.offset.lifetime, true) > view(there).getUint32(CtEntry.offset.lifetime, true)
-    : differs(value, there)
-}
+const catchUp = (
+  path: string,
+  passage: Passage,
+  now: Effect.Effect<number | undefined>,
+  { settle = Duration.zero, giveUpAfter, onPhase = () => Effect.void }: MigrateOptions
+): Effect.Effect<CaughtUp, CatchUpFailed, Bpf.Bpf> =>
+  Effect.gen(function* () {
+    const wanted = Duration.toMillis(settle)
+    const patience = giveUpAfter === undefined ? wanted + 10_000 : Math.max(wanted, Duration.toMillis(giveUpAfter))
+    const start = yield* Clock.currentTimeMillis
+    let lastWrite = start
+    let caughtUp = 0
+    for (let rounds = 1; ; rounds++) {
+      const before = yield* Clock.currentTimeMillis
+      const { inserted, replaced } = yield* round(passage, "newer", yield* now).pipe(
+        Effect.mapError(({ message }) => new CatchUpFailed({ path, caughtUp, why: message }))
+      )
+      const after = yield* Clock.currentTimeMillis
+      const found = inserted + replaced
+      caughtUp += found
+      if (found > 0) lastWrite = after
+      const done = { caughtUp, rounds, quietFor: after - lastWrite }
+      yield* onPhase({ _tag: "CatchingUp", path, ...done })
+      const quiet = found === 0 && done.quietFor >= wanted
+      if (quiet || after - start >= patience) {
+        yield* onPhase({ _tag: quiet ? "Quiet" : "GaveUp", path, ...done })
+        return { ...done, quiet }
+      }
+      yield* Effect.sleep(Duration.millis(Math.min(PAUSE.most, Math.max(PAUSE.least, after - before))))
+    }
+  })
 
 /**
  * Rewrites a CT value from one release's layout to another's, in place.
  *
  * **Details**
  *
- * Shape: 56 bytes. A service entry keeps its backend. In any other entry bytes 0..15 and 40..41 mean something else on
- * the other side (nothing and an interface number in 1.17, the NAT address and port in 1.20), so they are cleared: both
- * datapaths treat zero as "not known" and fill it in with the next packet.
+ * Shape: 56 bytes, and the key for the flag that tells a service entry, which keeps its backend. In any other entry
+ * bytes 0..15 and 40..41 mean something else on the other side (nothing and an interface number in 1.17, the NAT address
+ * and port in 1.20), so they are cleared: both datapaths treat zero as "not known" and fill it in with the next packet.
  *
  * @since 0.1.0
  */
 export const convert =
-  (from: Release.Release, to: Release.Release, isService: (value: Uint8Array) => boolean) =>
-  (value: Uint8Array): void => {
+  (from: Release.Release, to: Release.Release) =>
+  (value: Uint8Array, key: Uint8Array): void => {
     if (from === to) return
+    const tuple = key.byteLength === Tuple.v4.size ? Tuple.v4 : Tuple.v6
     value.fill(0, CtEntry.offset.ifindex, CtEntry.offset.ifindex + 2)
-    if (!isService(value)) value.fill(0, 0, CtEntry.offset.packets)
+    if ((key[tuple.flags]! & TupleFlags.SERVICE) === 0) value.fill(0, 0, CtEntry.offset.packets)
   }

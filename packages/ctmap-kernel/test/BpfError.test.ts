@@ -12,6 +12,8 @@ const onPins: ReadonlySet<BpfError.Operation> = new Set([
   "pin",
   "unpin",
   "rename pin",
+  "change owner",
+  "change mode",
   "list pins",
   "make directory"
 ])
@@ -42,7 +44,7 @@ const reasons: Readonly<Record<number, (operation: BpfError.Operation) => Tag>> 
   17: (operation) => (onPins.has(operation) ? "PinExists" : onElements.has(operation) ? "KeyExist" : "OtherErrno"),
   18: () => "OtherErrno",
   20: () => "OtherErrno",
-  22: () => "InvalidArgument",
+  22: (operation) => (operation === "map info" ? "NotAMap" : "InvalidArgument"),
   24: () => "OtherErrno",
   28: (operation) => (operation === "lookup batch" ? "BatchTooSmall" : "OutOfMemory"),
   39: () => "OtherErrno",
@@ -64,6 +66,7 @@ const words: Readonly<Record<Tag, RegExp>> = {
   BatchTooSmall: /more entries than the batch has room for/,
   PinNotFound: /nothing is pinned there.*check the path/,
   PinExists: /pinned there already.*open it, or remove the pin first/,
+  NotAMap: /a program or a link, not a map.*name the pin of a map/,
   NotBpfFs: /not on a bpffs.*mount one with `mount -t bpf bpf/,
   NotPermitted: /not permitted.*run as root/,
   FeatureUnsupported: /this kernel lacks/,
@@ -127,7 +130,8 @@ describe("what an error says", () => {
   it("a permission of a map command asks for a capability, one of a pin for access to the file", () => {
     assert.include(BpfError.fromErrno({ operation: "map create", errno: 1 }).message, "CAP_BPF")
     for (const operation of onPins) {
-      assert.include(BpfError.fromErrno({ operation, errno: 1, path }).message, "CAP_DAC_OVERRIDE")
+      const wanted = operation.startsWith("change") ? "CAP_CHOWN" : "CAP_DAC_OVERRIDE"
+      assert.include(BpfError.fromErrno({ operation, errno: 1, path }).message, wanted)
     }
   })
   it("a name with a dot, which a bpffs refuses as if it were a permission", () => {

@@ -313,6 +313,24 @@ describe("permissions", () => {
     control.asUser(1000, ["CAP_DAC_OVERRIDE"])
     assert.isAbove(bpf.openPin(path), 0)
   })
+  it("a pin is given away with CAP_CHOWN only, and its mode is its owner's", () => {
+    const { bench, bpf, control } = start()
+    const path = bench.path("pin")
+    bpf.pin(bench.map(), path)
+    control.asUser(nobody)
+    assert.deepStrictEqual(
+      [bpf.chmod(path, 0o666), bpf.chown(path, nobody, nobody), bpf.chown(path, 0, 0)],
+      [-1, -1, -1]
+    )
+    control.asUser(nobody, ["CAP_CHOWN"])
+    assert.deepStrictEqual([bpf.chmod(path, 0o666), bpf.chown(path, nobody, 0)], [-1, 0])
+    control.asUser(nobody)
+    assert.deepStrictEqual(
+      [bpf.chmod(path, 0o640), bpf.chown(path, nobody, nobody), bpf.chown(path, nobody, 7)],
+      [0, 0, -1]
+    )
+    assert.deepInclude(bpf.stat(path), { uid: nobody, gid: nobody, mode: 0o640 })
+  })
   it("a directory that cannot be entered hides what is in it", () => {
     const { bench, bpf, control } = start()
     bpf.makeDirectory(bench.path("private"))

@@ -1,10 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
-import { MapKind, MapName, MapSpec } from "ctmap-core"
+import { CtTime, MapKind, MapName, MapSpec } from "ctmap-core"
 import { Bpf, BpfError, BpfMap, BpfMemory, CtMaps, NatMaps, Owner, Pins, Scan, Upgrade } from "ctmap-kernel"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
+import * as TestClock from "effect/testing/TestClock"
 
 const EIO = 5
 const path = MapName.pinPath("/sys/fs/bpf", "cilium_ct4_global")
@@ -34,7 +37,15 @@ const actions: Readonly<Record<string, Effect.Effect<unknown, { readonly message
   "opening all maps": Effect.flatMap(CtMaps.CtMaps, (maps) => maps.openAll(Owner.global)),
   "opening a pair": NatMaps.openPair("ipv4", Owner.global),
   "delete-if-upgrade-needed": Upgrade.deleteIfUpgradeNeeded(Owner.global),
-  migrating: Upgrade.migrate(path, { ...spec, maxEntries: 1024 })
+  migrating: Upgrade.migrate(path, { ...spec, maxEntries: 1024 }),
+  "migrating the pin of somebody else into a smaller map, by the clock": Effect.gen(function* () {
+    const control = yield* BpfMemory.Control
+    control.chown(path, 1000, 1000)
+    control.chmod(path, 0o660)
+    const clock = { source: CtTime.ktime, now: Effect.succeed(1) }
+    const done = yield* Upgrade.migrate(path, { ...spec, maxEntries: 256 }, { clock })
+    assert.strictEqual(done.untimely?._tag, "ImplausibleClock")
+  })
 }
 
 describe("when any one call to the kernel fails", () => {
@@ -51,6 +62,7 @@ describe("when any one call to the kernel fails", () => {
               yield* Effect.scoped(BpfMap.openOrCreate(spec, MapName.pinPath("/sys/fs/bpf", MapName.global(kind))))
             }
             const before = control.count()
+            const pins = control.pins()
             control.failNext("any", EIO, { skip })
             const result = yield* Effect.result(Effect.scoped(action))
             const calls = control.count() - before
@@ -60,10 +72,7 @@ describe("when any one call to the kernel fails", () => {
               assert.match(result.failure.message, /errno 5|cilium/, "the error says what failed")
             }
             assert.deepStrictEqual(control.openFds(), [], `${name}, call ${skip + 1}: an fd stayed open`)
-            assert.deepStrictEqual(
-              control.pins().filter((pin) => pin.includes("migrating")),
-              []
-            )
+            assert.deepStrictEqual(control.pins(), pins, `${name}, call ${skip + 1}: other pins than before`)
             const map = control.map(path)
             assert.isDefined(map, `${name}, call ${skip + 1}: the pin is gone`)
             assert.strictEqual(yield* Effect.scoped(Effect.flatMap(BpfMap.open(path), (m) => Scan.count(m))), 100)
@@ -129,27 +138,75 @@ describe("interruption", () => {
     }).pipe(Effect.provide(both))
   )
 
-  it.effect("of a migration at any call leaves the old map pinned, or the new one whole", () =>
+  const migrations = {
+    "into a larger map": Upgrade.migrate(path, { ...spec, maxEntries: 1024 }),
+    "into a smaller map, by the clock": Upgrade.migrate(
+      path,
+      { ...spec, maxEntries: 256 },
+      { clock: { source: CtTime.ktime, now: Effect.succeed(0) } }
+    )
+  }
+  for (const [title, migration] of Object.entries(migrations)) {
+    it.effect(`of a migration ${title} at any call leaves the old map pinned, or the new one whole`, () =>
+      Effect.gen(function* () {
+        for (let at = 1; at < 1000; at++) {
+          const finished = yield* Effect.gen(function* () {
+            const control = yield* BpfMemory.Control
+            yield* Effect.scoped(fill)
+            const before = control.count()
+            const fiber = yield* Effect.forkChild(Effect.andThen(Effect.yieldNow, migration))
+            while (control.count() - before < at && fiber.pollUnsafe() === undefined) yield* Effect.yieldNow
+            const exit = yield* Effect.andThen(Fiber.interrupt(fiber), Fiber.await(fiber))
+            assert.deepStrictEqual(control.openFds(), [])
+            assert.deepStrictEqual(control.pins(), [path])
+            assert.strictEqual(yield* Effect.scoped(Effect.flatMap(BpfMap.open(path), (m) => Scan.count(m))), 100)
+            return exit._tag === "Success"
+          }).pipe(Effect.provide(both))
+          if (finished) return
+        }
+        assert.fail("the migration never finished")
+      })
+    )
+  }
+})
+
+describe("a migration that waits for programs to be reloaded", () => {
+  /** A migration that has swapped the pin and waits. */
+  const waiting = Effect.gen(function* () {
+    const control = yield* BpfMemory.Control
+    yield* Effect.scoped(fill)
+    const swapped = yield* Deferred.make<void>()
+    const onPhase = ({ _tag }: Upgrade.Phase) =>
+      _tag === "Swapped" ? Effect.asVoid(Deferred.succeed(swapped, undefined)) : Effect.void
+    const options = { settle: Duration.hours(1), onPhase }
+    const fiber = yield* Effect.forkChild(Effect.result(Upgrade.migrate(path, { ...spec, maxEntries: 1024 }, options)))
+    yield* Deferred.await(swapped)
+    return { control, fiber }
+  })
+
+  it.effect("leaves the new map with every entry when it is interrupted", () =>
     Effect.gen(function* () {
-      for (let at = 1; at < 1000; at++) {
-        const finished = yield* Effect.gen(function* () {
-          const control = yield* BpfMemory.Control
-          yield* Effect.scoped(fill)
-          const before = control.count()
-          const fiber = yield* Effect.forkChild(
-            Effect.andThen(Effect.yieldNow, Upgrade.migrate(path, { ...spec, maxEntries: 1024 }))
-          )
-          while (control.count() - before < at && fiber.pollUnsafe() === undefined) yield* Effect.yieldNow
-          const exit = yield* Effect.andThen(Fiber.interrupt(fiber), Fiber.await(fiber))
-          assert.deepStrictEqual(control.openFds(), [])
-          assert.isEmpty(control.pins().filter((pin) => pin.includes("migrating")))
-          assert.strictEqual(yield* Effect.scoped(Effect.flatMap(BpfMap.open(path), (m) => Scan.count(m))), 100)
-          return exit._tag === "Success"
-        }).pipe(Effect.provide(both))
-        if (finished) return
-      }
-      assert.fail("the migration never finished")
-    })
+      const { control, fiber } = yield* waiting
+      yield* TestClock.adjust("10 minutes")
+      yield* Fiber.interrupt(fiber)
+      assert.deepStrictEqual([control.pins(), control.openFds()], [[path], []])
+      assert.strictEqual(control.map(path)?.properties.maxEntries, 1024)
+      assert.strictEqual(control.map(path)?.size(), 100)
+    }).pipe(Effect.provide(both))
+  )
+
+  it.effect("says that the new map is pinned, and what to do, when a call fails", () =>
+    Effect.gen(function* () {
+      const { control, fiber } = yield* waiting
+      yield* TestClock.adjust("1 second")
+      control.failNext("lookupBatch", EIO)
+      yield* TestClock.adjust("1 minute")
+      const result = yield* Fiber.join(fiber)
+      assert.isTrue(result._tag === "Failure" && result.failure._tag === "CatchUpFailed")
+      if (result._tag === "Failure") assert.match(result.failure.message, /new map is pinned.*errno 5.*reload them now/)
+      assert.deepStrictEqual([control.pins(), control.openFds()], [[path], []])
+      assert.strictEqual(control.map(path)?.size(), 100)
+    }).pipe(Effect.provide(both))
   )
 })
 

@@ -5,6 +5,7 @@ import { assert, it } from "@effect/vitest"
 import { MapKind, MapName, MapSpec } from "ctmap-core"
 import { BpfMap, LibBpf, Scan, Upgrade } from "ctmap-kernel"
 import { Privileged, TempBpfFs } from "ctmap-testing"
+import { contract } from "./contract/Upgrade.contract.ts"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { afterAll, beforeAll, describe } from "vitest"
@@ -15,6 +16,8 @@ Privileged.suite(describe, "a resize on the kernel", () => {
   const bpffs = TempBpfFs.make()
   beforeAll(bpffs.start)
   afterAll(bpffs.stop)
+
+  contract("on the kernel", { layer: LibBpf.layer, root: bpffs.path })
 
   it.live(
     "under load loses no connection",

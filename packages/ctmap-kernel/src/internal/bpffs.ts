@@ -1,5 +1,16 @@
 /** File operations on a bpffs, which are ordinary system calls: answered like the others, `>= 0` or `-errno`. */
-import { lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, statfsSync, statSync, unlinkSync } from "node:fs"
+import {
+  chmodSync,
+  chownSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmdirSync,
+  statfsSync,
+  statSync,
+  unlinkSync
+} from "node:fs"
 import { dirname } from "node:path"
 import type * as Bpf from "../Bpf.ts"
 
@@ -23,6 +34,8 @@ const onFile = (call: () => void): number => {
 
 export const fileCalls = {
   unpin: (path) => onFile(() => (lstatSync(path).isDirectory() ? rmdirSync(path) : unlinkSync(path))),
+  chmod: (path, mode) => onFile(() => chmodSync(path, mode)),
+  chown: (path, uid, gid) => onFile(() => chownSync(path, uid, gid)),
   renamePin: (from, to) => onFile(() => renameSync(from, to)),
   makeDirectory: (path) => onFile(() => void mkdirSync(path, { recursive: true, mode: 0o755 })),
   listDirectory: (path) => onPath(() => readdirSync(path)),

@@ -130,6 +130,28 @@ export class FileTree {
     return 0
   }
 
+  /** Permission bits: for the owner, and who may act as such. */
+  chmod(path: string, mode: number): number {
+    const found = this.#find(path)
+    if (typeof found === "number") return found
+    const { uid, capabilities } = this.#identity()
+    if (found.uid !== uid && !capabilities.has("CAP_FOWNER")) return -EPERM
+    found.mode = mode & 0o7777
+    return 0
+  }
+
+  /** Owner: without the capability, an owner may choose among the groups that are its own. */
+  chown(path: string, uid: number, gid: number): number {
+    const found = this.#find(path)
+    if (typeof found === "number") return found
+    const caller = this.#identity()
+    const isOwn = found.uid === caller.uid && uid === found.uid && (gid === found.gid || gid === caller.gid)
+    if (!isOwn && !caller.capabilities.has("CAP_CHOWN")) return -EPERM
+    found.uid = uid
+    found.gid = gid
+    return 0
+  }
+
   makeDirectory(path: string): number {
     const names = split(path)
     if (names === undefined) return -ENOENT
@@ -154,10 +176,9 @@ export class FileTree {
   }
 
   stat(path: string): Bpf.PathInfo | number {
-    const place = this.#resolve(path)
-    if (typeof place === "number") return place
-    if (place.found === undefined) return -ENOENT
-    const { kind, uid, gid, mode } = place.found
+    const found = this.#find(path)
+    if (typeof found === "number") return found
+    const { kind, uid, gid, mode } = found
     return { kind, uid, gid, mode }
   }
 
@@ -221,6 +242,11 @@ export class FileTree {
     const made = newDirectory(parent, parent.mount, this.#identity(), 0o755)
     parent.entries.set(name, made)
     return made
+  }
+
+  #find(path: string): Directory | Pin | number {
+    const place = this.#resolve(path)
+    return typeof place === "number" ? place : (place.found ?? -ENOENT)
   }
 
   /** To the place a path names. `isNew`: a trailing slash is -ENOENT, not -ENOTDIR. */

@@ -38,7 +38,15 @@ const FIRST_FD = 3
 const RDONLY = 0x8
 const WRONLY = 0x10
 const NAME_LENGTH = 15
-const allCapabilities = ["CAP_BPF", "CAP_SYS_ADMIN", "CAP_PERFMON", "CAP_NET_ADMIN", "CAP_DAC_OVERRIDE", "CAP_FOWNER"]
+const allCapabilities = [
+  "CAP_BPF",
+  "CAP_SYS_ADMIN",
+  "CAP_PERFMON",
+  "CAP_NET_ADMIN",
+  "CAP_DAC_OVERRIDE",
+  "CAP_FOWNER",
+  "CAP_CHOWN"
+]
 const ROOT: Identity = { uid: 0, gid: 0, capabilities: new Set(allCapabilities) }
 
 /** Objects and their holders. */

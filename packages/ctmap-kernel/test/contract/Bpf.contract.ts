@@ -451,6 +451,14 @@ const pins = (test: Test): void => {
     assert.strictEqual(bpf.stat(bench.path("pin/below")), -20)
     assert.strictEqual(bpf.listDirectory(bench.path("pin")), -20)
   })
+  test("a pin takes another owner and other permission bits, and keeps them when it is renamed", (bench) => {
+    const { bpf } = bench
+    bpf.pin(bench.map(), bench.path("pin"))
+    assert.strictEqual(bpf.chown(bench.path("pin"), 1000, 2000), 0)
+    assert.strictEqual(bpf.chmod(bench.path("pin"), 0o640), 0)
+    assert.strictEqual(bpf.renamePin(bench.path("pin"), bench.path("moved")), 0)
+    assert.deepStrictEqual(bpf.stat(bench.path("moved")), { kind: "pin", uid: 1000, gid: 2000, mode: 0o640 })
+  })
   test("a path is on a bpffs if its nearest parent is", ({ bpf, directory }) => {
     assert.isTrue(bpf.isBpfFs(directory))
     assert.isTrue(bpf.isBpfFs(`${directory}/not/there/yet`))

@@ -1,82 +1,15 @@
-/** What typed maps, scans and upgrades promise, on any kernel. */
-import { assert, describe, it } from "@effect/vitest"
-import { CtEntry, MapKind, MapName, MapSpec } from "ctmap-core"
-import { Bpf, BpfMap, CtMaps, KernelClock, Layout, NatMaps, Owner, Pins, Scan, Upgrade } from "ctmap-kernel"
-import { Recorded, Vectors } from "ctmap-testing"
+/** What typed maps and scans promise, on any kernel. */
+import { assert, describe } from "@effect/vitest"
+import { MapKind, MapName, MapSpec } from "ctmap-core"
+import { Bpf, BpfMap, CtMaps, KernelClock, Layout, NatMaps, Owner, Pins, Scan } from "ctmap-kernel"
+import { Recorded } from "ctmap-testing"
+import { type Kernel, contents, entryOf, put, small, spec, testsOf, toHex } from "./tables.ts"
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
-const { toHex } = Vectors
-
-export interface Kernel {
-  readonly layer: Layer.Layer<Bpf.Bpf, unknown>
-  /** A bpffs of the tests' own. */
-  readonly root: string
-}
-
-type Needs = Bpf.Bpf | CtMaps.CtMaps | NatMaps.NatMaps | Scope.Scope
-
-const small = { limits: { ctTcp: 4096, ctAny: 4096, nat: 4096 } }
-const spec = (change: Partial<MapSpec.Properties> = {}): MapSpec.MapSpec => ({
-  ...MapSpec.ct(MapKind.globals[0], small),
-  ...change
-})
-
-/** A key and value of entry `i` of a CT table; the lifetime is `i`. */
-const entryOf = (i: number): { readonly key: Uint8Array<ArrayBuffer>; readonly value: Uint8Array<ArrayBuffer> } => {
-  const key = new Uint8Array(14)
-  const value = new Uint8Array(56)
-  new DataView(key.buffer).setUint32(0, i + 1)
-  key[12] = 6
-  new DataView(value.buffer).setUint32(CtEntry.offset.lifetime, i, true)
-  return { key, value }
-}
-
-const put = (map: BpfMap.BpfMap, count: number) =>
-  Effect.forEach(
-    Array.from({ length: count }, (_, i) => entryOf(i)),
-    (entry) => BpfMap.update(map, entry),
-    {
-      discard: true
-    }
-  )
-
-/** Every entry of a map as `key value` hex, sorted. */
-const contents = (map: BpfMap.BpfMap, options?: Scan.Options) => {
-  const found: Array<string> = []
-  const { keySize, valueSize } = map.info
-  return Effect.as(
-    Scan.forEachSync(
-      map,
-      ({ keys, values, count }) => {
-        for (let i = 0; i < count; i++) {
-          const key = toHex(keys.subarray(i * keySize, (i + 1) * keySize))
-          found.push(`${key} ${toHex(values.subarray(i * valueSize, (i + 1) * valueSize))}`)
-        }
-      },
-      options
-    ),
-    found
-  ).pipe(Effect.map((all) => all.toSorted()))
-}
-
 export const contract = (name: string, kernel: Kernel): void => {
-  let directories = 0
-  /** Runs a test below a directory of its own. */
-  const live = (title: string, test: (root: string) => Effect.Effect<void, unknown, Needs>): void => {
-    it.effect(title, () => {
-      const root = `${kernel.root}/maps${++directories}`
-      return Effect.scoped(test(root)).pipe(
-        Effect.provide(
-          Layer.mergeAll(CtMaps.layer(small), NatMaps.layer(small)).pipe(Layer.provideMerge(kernel.layer))
-        ),
-        Effect.provideService(Pins.BpfFsRoot, root)
-      )
-    })
-  }
+  const live = testsOf("maps", kernel)
 
   describe(`${name}: opening maps`, () => {
     live("a map that is made and pinned is found again, with its properties", (root) =>
@@ -193,15 +126,6 @@ export const contract = (name: string, kernel: Kernel): void => {
         const map = yield* BpfMap.create(MapSpec.natRetries, "retries")
         const value = Option.getOrThrow(yield* BpfMap.lookup(map, new Uint8Array(4)))
         assert.strictEqual(value.byteLength, 8 * bpf.possibleCpus())
-      })
-    )
-
-    live("a migration to other keys is refused before anything is made", (root) =>
-      Effect.gen(function* () {
-        const path = `${root}/tc/globals/m`
-        yield* BpfMap.createPinned(spec(), path)
-        const error = yield* Effect.flip(Upgrade.migrate(path, spec({ keySize: 38 })))
-        assert.isTrue(error._tag === "BpfError" && error.reason._tag === "InvalidArgument")
       })
     )
   })
@@ -392,113 +316,6 @@ export const contract = (name: string, kernel: Kernel): void => {
           Effect.provide(KernelClock.layerKtime)
         )
         assert.isAbove(now, 0)
-      })
-    )
-  })
-
-  describe(`${name}: maps of another size`, () => {
-    live("delete-if-upgrade-needed unpins what differs, names how, and leaves the rest", (root) =>
-      Effect.gen(function* () {
-        const maps = yield* CtMaps.CtMaps
-        yield* maps.openOrCreate({ family: "ipv4", transport: "tcp", owner: Owner.global })
-        yield* BpfMap.createPinned(spec({ maxEntries: 1024 }), MapName.pinPath(root, "cilium_ct_any4_global"))
-        const outcomes = yield* Upgrade.deleteIfUpgradeNeeded(Owner.global)
-        assert.deepStrictEqual(
-          outcomes.map(({ outcome }) => outcome),
-          ["unchanged", "deleted", "absent", "absent"]
-        )
-        assert.deepStrictEqual(outcomes[1]?.differences, [{ property: "maxEntries", wanted: 4096, found: 1024 }])
-        assert.isFalse(yield* BpfMap.exists(MapName.pinPath(root, "cilium_ct_any4_global")))
-        assert.isTrue(yield* BpfMap.exists(MapName.pinPath(root, "cilium_ct4_global")))
-      })
-    )
-
-    live("migrate keeps every entry, in a map of the new size, under the same pin", (root) =>
-      Effect.gen(function* () {
-        const path = `${root}/tc/globals/m`
-        const old = yield* BpfMap.createPinned(spec(), path)
-        yield* put(old, 1000)
-        const before = yield* contents(old)
-        const done = yield* Upgrade.migrate(path, spec({ maxEntries: 16_384 }))
-        assert.deepStrictEqual([done.copied, done.left, done.caughtUp], [1000, 0, 0])
-        const fresh = yield* BpfMap.open(path)
-        assert.strictEqual(fresh.info.maxEntries, 16_384)
-        assert.deepStrictEqual(yield* contents(fresh), before)
-        assert.isFalse(yield* BpfMap.exists(`${path}_migrating`))
-      })
-    )
-
-    live("migrate into a map that is too small changes nothing and says what to do", (root) =>
-      Effect.gen(function* () {
-        const path = `${root}/tc/globals/m`
-        const old = yield* BpfMap.createPinned(spec(), path)
-        yield* put(old, 1000)
-        const error = yield* Effect.flip(Upgrade.migrate(path, spec({ maxEntries: 128 })))
-        assert.isTrue(error._tag === "MigrationIncomplete" && error.missing > 0, error.message)
-        assert.include(error.message, "choose a larger size")
-        assert.strictEqual((yield* BpfMap.open(path)).info.id, old.info.id)
-        assert.isFalse(yield* BpfMap.exists(`${path}_migrating`))
-      })
-    )
-
-    live("migrate carries over what was made anew during the copy, even with a shorter lifetime", (root) =>
-      Effect.gen(function* () {
-        const path = `${root}/tc/globals/m`
-        const old = yield* BpfMap.createPinned(spec(), path)
-        yield* put(old, 50)
-        const bpf = yield* Bpf.Bpf
-        const { key } = entryOf(40)
-        const anew = entryOf(1).value.fill(7, 8, 9)
-        let seen = 0
-        const keep = (): boolean => {
-          // The last entry of the first copy has been read: now the datapath makes one of them anew.
-          if (++seen === 50) bpf.update(old.fd, key, anew, Bpf.ANY)
-          return true
-        }
-        yield* Upgrade.migrate(path, spec({ maxEntries: 8192 }), { keep })
-        const fresh = yield* BpfMap.open(path)
-        assert.strictEqual(toHex(Option.getOrThrow(yield* BpfMap.lookup(fresh, key))), toHex(anew))
-      })
-    )
-
-    live("migrate leaves a pin alone that somebody else has replaced meanwhile", (root) =>
-      Effect.gen(function* () {
-        const path = `${root}/tc/globals/m`
-        const old = yield* BpfMap.createPinned(spec(), path)
-        yield* put(old, 10)
-        const theirs = yield* BpfMap.create(spec(), "theirs")
-        yield* put(theirs, 7)
-        const bpf = yield* Bpf.Bpf
-        let isReplaced = false
-        const keep = (): boolean => {
-          if (!isReplaced) {
-            isReplaced = true
-            bpf.unpin(path)
-            bpf.pin(theirs.fd, path)
-          }
-          return true
-        }
-        const error = yield* Effect.flip(Upgrade.migrate(path, spec({ maxEntries: 8192 }), { keep }))
-        assert.strictEqual(error._tag, "PinReplaced")
-        assert.strictEqual((yield* BpfMap.open(path)).info.id, theirs.info.id)
-      })
-    )
-
-    live("migrate leaves behind what it is told to, and converts the rest", (root) =>
-      Effect.gen(function* () {
-        const path = `${root}/tc/globals/m`
-        const old = yield* BpfMap.createPinned(spec(), path)
-        yield* put(old, 100)
-        const lifetime = (value: Uint8Array) =>
-          new DataView(value.buffer, value.byteOffset).getUint32(CtEntry.offset.lifetime, true)
-        const done = yield* Upgrade.migrate(path, spec({ maxEntries: 8192 }), {
-          keep: (value) => lifetime(value) >= 40,
-          convert: (value) => value.fill(0xee, 0, 4)
-        })
-        assert.deepStrictEqual([done.copied, done.left], [60, 40])
-        const fresh = yield* BpfMap.open(path)
-        const value = Option.getOrThrow(yield* BpfMap.lookup(fresh, entryOf(50).key))
-        assert.strictEqual(toHex(value.subarray(0, 4)), "eeeeeeee")
       })
     )
   })

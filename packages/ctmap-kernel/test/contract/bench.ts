@@ -1,7 +1,9 @@
 /** What the contract's tests work with: maps, fds and pins that are gone again when a test ends. */
+import { readFileSync } from "node:fs"
 import { assert } from "@effect/vitest"
 import { MapSpec } from "ctmap-core"
-import type { Bpf } from "ctmap-kernel"
+import { Bpf, type BpfMemory } from "ctmap-kernel"
+import * as Effect from "effect/Effect"
 
 /** A key or value that is one u32. */
 export const u32 = (value: number): Uint8Array<ArrayBuffer> => new Uint8Array(Uint32Array.of(value).buffer)
@@ -28,12 +30,39 @@ export const RDONLY = 0x8
 /** `BPF_F_MMAPABLE` */
 export const MMAPABLE = 0x400
 
+const OBJECT = "contract_object"
+const PROGRAM = "probe_syscall"
+const probes = new URL("../../bpf/probes.bpf.o", import.meta.url)
+
+/** What a twin in memory needs to know of the object whose program the tests load. */
+export const objects: Readonly<Record<string, BpfMemory.ObjectTwin>> = {
+  [OBJECT]: { programs: { [PROGRAM]: () => 0 } }
+}
+
+const load = (bpf: Bpf.Calls): { readonly object: Bpf.LoadedObject; readonly fd: number } => {
+  const object = bpf.loadObject({ name: OBJECT, elf: readFileSync(probes), programs: [PROGRAM] })
+  if ("errno" in object) throw new Error(`load program: ${object.errno} ${object.log}`)
+  return { object, fd: object.programs[PROGRAM] ?? -1 }
+}
+
+/** The fd of a program that does nothing, for the life of a scope. */
+export const loadProgram = Effect.map(
+  Effect.flatMap(Bpf.Bpf, (bpf) =>
+    Effect.acquireRelease(
+      Effect.sync(() => load(bpf)),
+      ({ object }) => Effect.sync(() => object.close())
+    )
+  ),
+  ({ fd }) => fd
+)
+
 /** One test's share of the kernel. */
 export class Bench {
   readonly bpf: Bpf.Calls
   /** A directory on a bpffs that is this test's alone. */
   readonly directory: string
   readonly #fds: Array<number> = []
+  readonly #objects: Array<Bpf.LoadedObject> = []
 
   constructor(bpf: Bpf.Calls, directory: string) {
     this.bpf = bpf
@@ -53,6 +82,13 @@ export class Bench {
   own(fd: number): number {
     assert.isAtLeast(fd, 0)
     this.#fds.push(fd)
+    return fd
+  }
+
+  /** The fd of a program that does nothing; unloaded when the test ends. */
+  program(): number {
+    const { object, fd } = load(this.bpf)
+    this.#objects.push(object)
     return fd
   }
 
@@ -136,6 +172,7 @@ export class Bench {
   /** Closes and removes what the test made. */
   release(): void {
     for (const fd of this.#fds.splice(0)) this.bpf.close(fd)
+    for (const object of this.#objects.splice(0)) object.close()
     this.#remove(this.directory)
   }
 

@@ -402,6 +402,27 @@ const pins: ReadonlyArray<Row> = [
     provoke: (bench) => bench.bpf.unpin((pinned(bench), bench.directory))
   },
   {
+    operation: "change mode",
+    situation: "no such pin",
+    errno: 2,
+    reason: "PinNotFound",
+    provoke: (bench) => bench.bpf.chmod(bench.path("none"), 0o600)
+  },
+  {
+    operation: "change owner",
+    situation: "no such pin",
+    errno: 2,
+    reason: "PinNotFound",
+    provoke: (bench) => bench.bpf.chown(bench.path("none"), 0, 0)
+  },
+  {
+    operation: "map info",
+    situation: "a program",
+    errno: 22,
+    reason: "NotAMap",
+    provoke: (bench) => Number(bench.bpf.mapInfo(bench.program()))
+  },
+  {
     operation: "rename pin",
     situation: "no such pin",
     errno: 2,
