@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import { describe } from "vitest"
+import { keysOf, values } from "./churn.ts"
 
 const kernel = MapIterator.layer.pipe(Layer.provideMerge(LibBpf.layer))
 const shapes = [
@@ -38,8 +39,8 @@ Privileged.suite(describe, "scans by rows on the kernel", () => {
           new Uint8Array(COUNT * spec.keySize).subarray(0, 65_536 - (65_536 % spec.keySize))
         )
         const count = keys.byteLength / spec.keySize
-        const values = new Uint8Array(count * spec.valueSize).map((_, i) => (i * 31) & 0xff)
-        bpf.updateBatch(map.fd, keys, values, Uint32Array.of(count))
+        const contents = new Uint8Array(count * spec.valueSize).map((_, i) => (i * 31) & 0xff)
+        bpf.updateBatch(map.fd, keys, contents, Uint32Array.of(count))
         const sums = []
         for (const method of ["iterator", "batch", "next-key"] as const) {
           const sum = { entries: 0, keys: 0n, values: 0n }
@@ -53,17 +54,25 @@ Privileged.suite(describe, "scans by rows on the kernel", () => {
     ).pipe(Effect.provide(kernel))
   )
 
-  it.effect("large maps are read by iterator, small ones by batch, and without a MapIterator all by batch", () =>
+  it.effect("large maps are read by iterator, small ones and nearly empty ones by batch", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const large = yield* BpfMap.create(MapSpec.ct(MapKind.globals[0]), "large")
-        const small = yield* BpfMap.create({ ...MapSpec.ct(MapKind.globals[0]), maxEntries: 1024 }, "small")
+        const bpf = yield* Bpf.Bpf
+        const spec = MapSpec.ct(MapKind.globals[0])
+        const large = yield* BpfMap.create({ ...spec, maxEntries: 65_536 }, "large")
+        const small = yield* BpfMap.create({ ...spec, maxEntries: 32_768 }, "small")
+        const empty = yield* BpfMap.create(spec, "empty")
+        for (const { fd } of [large, small, empty])
+          assert.strictEqual(bpf.updateBatch(fd, keysOf(0, 20_000), values(20_000), Uint32Array.of(20_000)), 0)
         const method = (map: BpfMap.BpfMap) =>
           Effect.map(
             RowScan.forEach(map, () => Effect.void),
             (report) => report.method
           )
-        assert.deepStrictEqual([yield* method(large), yield* method(small)], ["iterator", "batch"])
+        assert.deepStrictEqual(
+          [yield* method(large), yield* method(small), yield* method(empty)],
+          ["iterator", "batch", "batch"]
+        )
       })
     ).pipe(Effect.provide(kernel))
   )
@@ -96,7 +105,7 @@ Privileged.suite(describe, "scans by rows on the kernel", () => {
     Effect.scoped(
       Effect.gen(function* () {
         const bpf = yield* Bpf.Bpf
-        const spec = { ...MapSpec.ct(MapKind.globals[0]), maxEntries: 131_072 }
+        const spec = { ...MapSpec.ct(MapKind.globals[0]), maxEntries: 65_536 }
         const maps = yield* Effect.forEach([1, 2, 3], (seed) =>
           Effect.tap(BpfMap.create(spec, `m${seed}`), (map) =>
             Effect.sync(() => {
@@ -155,7 +164,7 @@ Privileged.suite(describe, "scans by rows on the kernel", () => {
     Effect.scoped(
       Effect.gen(function* () {
         const bpf = yield* Bpf.Bpf
-        const map = yield* BpfMap.create({ ...MapSpec.ct(MapKind.globals[0]), maxEntries: 131_072 }, "m")
+        const map = yield* BpfMap.create({ ...MapSpec.ct(MapKind.globals[0]), maxEntries: 65_536 }, "m")
         const keys = new Uint8Array(20_000 * 14)
         for (let i = 0; i < 20_000; i++) new DataView(keys.buffer).setUint32(i * 14, i)
         bpf.updateBatch(map.fd, keys, new Uint8Array(20_000 * 56), Uint32Array.of(20_000))

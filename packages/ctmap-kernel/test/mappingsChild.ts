@@ -1,7 +1,7 @@
 /**
  * Run by a privileged test in a process of its own, whose mappings and fds nobody else changes: makes and closes what
- * maps memory of the kernel 200 times, and prints what is left of it. `without-transfer` as first argument
- * stands for a Node that cannot take a buffer from its views.
+ * maps memory of the kernel, as often as the second argument says, and prints what is left of it. `without-transfer` as
+ * first argument stands for a Node that cannot take a buffer from its views.
  */
 import { readFileSync } from "node:fs"
 import { MapKind, MapSpec } from "ctmap-core"
@@ -11,7 +11,7 @@ import * as Effect from "effect/Effect"
 
 if (process.argv[2] === "without-transfer") Reflect.deleteProperty(ArrayBuffer.prototype, "transfer")
 
-const TIMES = 200
+const times = Number(process.argv[3])
 
 /** Mappings, how large this process is, and its fds of BPF objects. What is garbage already does not count. */
 const mapped = () => {
@@ -45,9 +45,9 @@ const actions: Readonly<Record<string, Effect.Effect<unknown, unknown, Bpf.Bpf>>
 const program = Effect.gen(function* () {
   const grown: Record<string, unknown> = {}
   for (const [name, action] of Object.entries(actions)) {
-    for (let i = 0; i < 20; i++) yield* action
+    for (let i = 0; i < 10; i++) yield* action
     const before = mapped()
-    for (let i = 0; i < TIMES; i++) yield* action
+    for (let i = 0; i < times; i++) yield* action
     const after = mapped()
     grown[name] = { ...after, all: after.all - before.all, megabytes: after.megabytes - before.megabytes }
   }
