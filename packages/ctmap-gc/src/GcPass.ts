@@ -99,6 +99,8 @@ export const GcPass = Schema.Struct({
   family: Family.Family,
   /** `global`, `endpoint 7`, `cluster 3`. */
   owner: Schema.String,
+  /** The NAT map that was cleaned with the CT maps; absent where none is pinned. */
+  nat: Schema.optionalKey(Schema.String),
   dryRun: Schema.Boolean,
   /** The clock's reading that decided, in its units. */
   now: Schema.Int,

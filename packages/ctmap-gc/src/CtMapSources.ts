@@ -1,0 +1,116 @@
+/**
+ * Which pairs of maps there are to collect: an extension point, so that maps of other kinds (per cluster, say) join
+ * without being named here.
+ *
+ * @since 0.1.0
+ */
+import { Family } from "ctmap-core"
+import { type BpfError, CtMaps, CtPair, NatMaps, Owner } from "ctmap-kernel"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import { Endpoints } from "./Endpoints.ts"
+
+/**
+ * A pair that can be opened. Opening it anew for every pass finds what is pinned by then, and holds no fd in between.
+ *
+ * @since 0.1.0
+ */
+export interface PairSource {
+  readonly family: Family.Family
+  readonly owner: Owner.Owner
+  readonly open: Effect.Effect<CtPair.CtPair, OpenError, Scope.Scope>
+}
+
+/** @since 0.1.0 */
+export type OpenError = BpfError.BpfError | CtPair.NotAPair
+
+/** What a pair is known by: `ipv4 global`, `ipv6 cluster 3`. @since 0.1.0 */
+export const nameOf = ({ family, owner }: Pick<PairSource, "family" | "owner">): string =>
+  `${family} ${Owner.describe(owner)}`
+
+/**
+ * Lists pairs of one kind, as they are now.
+ *
+ * @since 0.1.0
+ */
+export type Source = Effect.Effect<ReadonlyArray<PairSource>, BpfError.BpfError>
+
+/**
+ * All pairs.
+ *
+ * @since 0.1.0
+ */
+export class CtMapSources extends Context.Service<
+  CtMapSources,
+  {
+    /** Adds a source for as long as the scope is open. */
+    readonly register: (source: Source) => Effect.Effect<void, never, Scope.Scope>
+    /** The pairs of every source, in the order they were registered. Fails where any source cannot tell. */
+    readonly pairs: Source
+  }
+>()("ctmap-gc/CtMapSources") {}
+
+/** No source yet. @since 0.1.0 */
+export const layer: Layer.Layer<CtMapSources> = Layer.sync(CtMapSources, () => {
+  const sources = new Set<Source>()
+  return CtMapSources.of({
+    register: (source) =>
+      Effect.suspend(() => {
+        // A source that is registered twice counts twice.
+        const own: Source = Effect.suspend(() => source)
+        sources.add(own)
+        return Effect.addFinalizer(() => Effect.sync(() => sources.delete(own)))
+      }),
+    pairs: Effect.suspend(() =>
+      Effect.map(
+        Effect.forEach([...sources], (source) => source),
+        (found) => found.flat()
+      )
+    )
+  })
+})
+
+/**
+ * The global maps of the enabled families with their NAT maps, and the local maps of endpoints.
+ *
+ * @since 0.1.0
+ */
+export const layerNode = (
+  families: ReadonlyArray<Family.Family> = Family.all
+): Layer.Layer<never, never, CtMapSources | CtMaps.CtMaps | NatMaps.NatMaps> =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      const { register } = yield* CtMapSources
+      const maps = yield* Effect.context<CtMaps.CtMaps | NatMaps.NatMaps>()
+      const { local } = yield* Endpoints
+      yield* register(
+        Effect.map(local, (endpoints) => [
+          ...families.map((family) => global(family, maps)),
+          ...endpoints.flatMap(({ id }) => families.map((family) => endpoint(family, id, maps)))
+        ])
+      )
+    })
+  )
+
+type Maps = Context.Context<CtMaps.CtMaps | NatMaps.NatMaps>
+
+/** The pair of the node. @since 0.1.0 */
+export const global = (family: Family.Family, maps: Maps): PairSource => ({
+  family,
+  owner: Owner.global,
+  open: Effect.provide(NatMaps.openPair(family, Owner.global), maps)
+})
+
+/** The pair of an endpoint, which has no NAT map. @since 0.1.0 */
+export const endpoint = (family: Family.Family, id: number, maps: Maps): PairSource => {
+  const owner = Owner.endpoint(id)
+  const open = Effect.gen(function* () {
+    const ct = yield* CtMaps.CtMaps
+    const tcp = yield* ct.open({ family, transport: "tcp", owner })
+    const any = yield* ct.open({ family, transport: "any", owner })
+    return yield* CtPair.make(tcp, any, undefined)
+  })
+  return { family, owner, open: Effect.provide(open, maps) }
+}

@@ -1,0 +1,215 @@
+/**
+ * One pass over the maps of a pair, by one of three engines that give the same result.
+ *
+ * `hybrid` reads batches and compares and deletes inside the kernel, a thousand candidates a call; nothing it does holds a
+ * CPU for longer than a batch. `kernel` lets one program walk the whole table: several times faster, and one stretch of
+ * its CPU that cannot be interrupted, so only up to a size. `portable` needs no programs, and has the widest window.
+ *
+ * Owns what a pass is: the clock read once, the layout checked, candidates judged, the guard applied, only what still is as
+ * it was read deleted, NAT cleaned up, and a record in which every count adds up, whatever ended it. Who may start a pass,
+ * and when, is for others.
+ *
+ * @since 0.1.0
+ */
+import type { CtTime, Filter, MapKind } from "ctmap-core"
+import { Bpf, type BpfError, type CtPair, Dump, KernelClock, Layout, Owner, type Scan } from "ctmap-kernel"
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import type { Deleted } from "./GcEvents.ts"
+import type * as GcPass from "./GcPass.ts"
+import { type GcRequest, isVolatile } from "./GcRequest.ts"
+import * as Guard from "./Guard.ts"
+import * as Judge from "./internal/judge.ts"
+import { sweep as sweepMap } from "./internal/sweep.ts"
+import { MapTally } from "./internal/tally.ts"
+import * as Pace from "./Pace.ts"
+import { PurgeHook } from "./PurgeHook.ts"
+
+/**
+ * What a pass is to do.
+ *
+ * @since 0.1.0
+ */
+export interface Plan {
+  /** Names the pass in its record and events. */
+  readonly serial: number
+  /** One or more; a pass serves them all. */
+  readonly requests: ReadonlyArray<GcRequest>
+  /** Count and tell what would go, delete nothing. */
+  readonly dryRun?: boolean
+  /** Default {@link Guard.defaults}. */
+  readonly limits?: Guard.Limits
+  /** Share of one core that the pass may use, above 0. Default 1. */
+  readonly budget?: number
+  /** Which maps of the pair. Default both. */
+  readonly transports?: ReadonlyArray<MapKind.Transport>
+  /** Collect a table that does not fit the clock: the caller has set the time by hand. */
+  readonly trustsClock?: boolean
+  /** Gets the batches of deleted entries, after their NAT entries are gone too. */
+  readonly publish?: ((event: Deleted) => void) | undefined
+  /** Hears after every batch how many entries of a map have been seen. */
+  readonly progress?: ((map: string, seen: number) => void) | undefined
+  /** Gets the record of the pass in any case: when it is done, when it failed, when it was interrupted. */
+  readonly recorded?: ((pass: GcPass.GcPass) => void) | undefined
+}
+
+/**
+ * What ends a pass before its time.
+ *
+ * @since 0.1.0
+ */
+export type SweepError =
+  | BpfError.BpfError
+  | Guard.GuardStopped
+  | KernelClock.ImplausibleClock
+  | CtTime.ClockError
+  | Scan.Incomplete
+  | Dump.UnknownLayout
+  | Filter.FilterUnsupported
+
+/**
+ * Sweeps pairs.
+ *
+ * @since 0.1.0
+ */
+export class GcEngine extends Context.Service<
+  GcEngine,
+  {
+    /**
+     * **Details**
+     *
+     * Errors: see {@link SweepError}; the maps are swept in order, and an error ends the pass where it is: what was
+     * deleted by then stays deleted, consistently, and stands in the record. Interruptible between batches, with the
+     * same result. Ownership: the pair stays the caller's, who sees to it that nobody else sweeps it meanwhile.
+     */
+    readonly sweep: (pair: CtPair.CtPair, plan: Plan) => Effect.Effect<GcPass.GcPass, SweepError>
+  }
+>()("ctmap-gc/GcEngine") {}
+
+/**
+ * Which engine.
+ *
+ * @since 0.1.0
+ */
+export interface Options {
+  /** `auto`: hybrid where its program can be loaded, else portable. Any other must be what it says. Default `auto`. */
+  readonly engine?: "auto" | GcPass.Engine
+  /** Entries per read to start with. Default 1024: about half a millisecond. */
+  readonly batchSize?: number
+}
+
+/** @since 0.1.0 */
+export const layer = (options: Options = {}): Layer.Layer<GcEngine, never, Bpf.Bpf | KernelClock.KernelClock> =>
+  Layer.effect(GcEngine, make(options))
+
+/** See {@link layer}. @since 0.1.0 */
+export const make: (options: Options) => Effect.Effect<GcEngine["Service"], never, Bpf.Bpf | KernelClock.KernelClock> =
+  Effect.fnUntraced(function* (options: Options) {
+    const bpf = yield* Bpf.Bpf
+    const clock = yield* KernelClock.KernelClock
+    return GcEngine.of({
+      sweep: (pair, plan) => Effect.provideService(sweepPair(pair, plan, clock, options), Bpf.Bpf, bpf)
+    })
+  })
+
+/** How the engines of this module are had from compare-and-delete. */
+const deleters = { auto: "auto", hybrid: "program", kernel: "auto", portable: "portable" } as const
+
+const sweepPair = (
+  pair: CtPair.CtPair,
+  plan: Plan,
+  clock: KernelClock.KernelClock["Service"],
+  { engine = "auto", batchSize = 1024 }: Options
+): Effect.Effect<GcPass.GcPass, SweepError, Bpf.Bpf> =>
+  Effect.gen(function* () {
+    const began = performance.now()
+    const startedAtMillis = yield* Effect.clockWith((wall) => wall.currentTimeMillis)
+    const now = yield* clock.now
+    const { serial, requests, dryRun = false } = plan
+    const tallies: Array<MapTally> = []
+
+    const record = (why: string | undefined): GcPass.GcPass => ({
+      serial,
+      family: pair.family,
+      owner: Owner.describe(pair.owner),
+      ...(pair.nat === undefined ? {} : { nat: pair.nat.map.name }),
+      dryRun,
+      now,
+      startedAtMillis,
+      millis: performance.now() - began,
+      completed: why === undefined,
+      ...(why === undefined ? {} : { why }),
+      maps: tallies.map((tally) => tally.record()),
+      requests: requests.map((_, i) => ({
+        wanted: tallies.reduce((sum, tally) => sum + tally.requests[i]!.wanted, 0),
+        deleted: tallies.reduce((sum, tally) => sum + tally.requests[i]!.deleted, 0)
+      }))
+    })
+
+    const pace = yield* Pace.make(plan.budget ?? 1)
+    const hook = yield* PurgeHook
+    const maps = [pair.tcp, pair.any].filter(({ transport }) => plan.transports?.includes(transport) ?? true)
+    const pass = Effect.gen(function* () {
+      // All of them before the first entry goes: a pass that must refuse one table refuses.
+      const targets = yield* Effect.forEach(maps, targetOf)
+      for (const target of targets) {
+        const { map, transport } = target.ct
+        const judge = yield* Judge.compile(requests, { ...target, family: pair.family, now, source: clock.source })
+        const about = { map: map.name, transport, capacity: map.info.maxEntries }
+        const tally = new MapTally(about, engine === "portable" ? "portable" : "hybrid", requests.length)
+        tallies.push(tally)
+        const mapBegan = performance.now()
+        yield* sweepMap(
+          target,
+          {
+            serial,
+            judge,
+            clock,
+            now,
+            checksClock: plan.trustsClock !== true && requests.some(readsTheClock),
+            dryRun,
+            limits: plan.limits ?? Guard.defaults,
+            pace,
+            publish: plan.publish,
+            hook,
+            engine: deleters[engine],
+            nat: undefined,
+            batchSize,
+            progress: plan.progress
+          },
+          tally
+        ).pipe(Effect.ensuring(Effect.sync(() => void (tally.millis = performance.now() - mapBegan))))
+        tally.completed = true
+      }
+    })
+    return yield* pass.pipe(
+      Effect.onExit((exit) => Effect.sync(() => plan.recorded?.(record(whyOf(exit))))),
+      Effect.map(() => record(undefined))
+    )
+  })
+
+const readsTheClock = ({ expired, filter }: GcRequest): boolean =>
+  expired === true || (filter !== undefined && isVolatile(filter))
+
+/** The release to read a map with. Errors: `UnknownLayout`. */
+const targetOf = (ct: CtPair.CtMap) =>
+  Effect.suspend(() => {
+    const release = Layout.releaseOf(ct.layout)
+    return release === undefined
+      ? Effect.fail(
+          new Dump.UnknownLayout({ map: ct.map.name, why: ct.layout._tag === "Unknown" ? ct.layout.why : "" })
+        )
+      : Effect.succeed({ ct, owner: ct.owner, release })
+  })
+
+const whyOf = (exit: Exit.Exit<void, SweepError>): string | undefined =>
+  Exit.isSuccess(exit)
+    ? undefined
+    : Cause.hasInterruptsOnly(exit.cause)
+      ? "interrupted"
+      : Cause.prettyErrors(exit.cause)
+          .map(({ message }) => message)
+          .join("; ")

@@ -1,0 +1,154 @@
+/**
+ * Several requests made into one decision per row, and who asked for what was decided.
+ *
+ * A code is the number of a reason, with {@link PRESENCE} added where the entry goes whatever became of its lifetime.
+ */
+import { AddressSet, type CtColumns, CtTime, type Family, type Filter, FilterPredicate, type Release } from "ctmap-core"
+import * as Effect from "effect/Effect"
+import * as GcReason from "../GcReason.ts"
+import { type EmitKept, type GcRequest, isVolatile } from "../GcRequest.ts"
+
+/** Of a code: its being there is all that is compared again, not its lifetime. */
+export const PRESENCE = 0x100
+
+/** What a pass decides under. */
+export interface Context {
+  readonly family: Family.Family
+  readonly release: Release.Release
+  readonly now: number
+  readonly source: CtTime.ClockSource
+}
+
+type Predicate = (columns: CtColumns.CtColumns, row: number) => boolean
+
+/** One request, compiled. */
+interface Rules {
+  readonly expiredBefore: number
+  readonly addresses: AddressSet.AddressSet | undefined
+  readonly stable: ReadonlyArray<Predicate>
+  readonly volatile: ReadonlyArray<Predicate>
+  readonly everything: boolean
+}
+
+export interface Judge {
+  /** The code of a row, or `GcReason.KEEP`. */
+  readonly decide: (columns: CtColumns.CtColumns, row: number) => number
+  /** Adds 1 for every request that wants the row. */
+  readonly attribute: (columns: CtColumns.CtColumns, row: number, into: Array<number>) => void
+  readonly requests: number
+  /** Nothing but expiry is asked for, and nobody asks for what is kept. */
+  readonly isExpiryOnly: boolean
+  /** Some rule deletes for another reason than expiry: the guard limits it. */
+  readonly isLimited: boolean
+  readonly emits: ReadonlyArray<EmitKept>
+}
+
+const compileOne = (request: GcRequest, context: Context): Effect.Effect<Rules, Filter.FilterUnsupported> =>
+  Effect.gen(function* () {
+    const { family, release, now, source } = context
+    const predicate =
+      request.filter === undefined
+        ? undefined
+        : yield* Effect.fromResult(
+            FilterPredicate.compileCt(request.filter, {
+              family,
+              release,
+              now,
+              secondsPerUnit: CtTime.secondsPerUnit(source)
+            })
+          )
+    const isStable = request.filter !== undefined && !isVolatile(request.filter)
+    const ips = request.addresses === undefined ? undefined : AddressSet.make(family, request.addresses)
+    return {
+      expiredBefore: request.expired === true ? now : 0,
+      addresses: ips === undefined || ips.size === 0 ? undefined : ips,
+      stable: predicate !== undefined && isStable ? [predicate] : [],
+      volatile: predicate !== undefined && !isStable ? [predicate] : [],
+      everything: request.everything === true
+    }
+  })
+
+/** All rules of all requests as those of one. */
+const union = (all: ReadonlyArray<Rules>, addresses: AddressSet.AddressSet | undefined): Rules => ({
+  expiredBefore: Math.max(0, ...all.map(({ expiredBefore }) => expiredBefore)),
+  addresses,
+  stable: all.flatMap(({ stable }) => stable),
+  volatile: all.flatMap((rules) => rules.volatile),
+  everything: all.some(({ everything }) => everything)
+})
+
+const hasAddress = ({ addresses }: Rules, columns: CtColumns.CtColumns, row: number): boolean => {
+  if (addresses === undefined) return false
+  const key = columns.keyAt(row)
+  return addresses.has(columns.keys, key) || addresses.has(columns.keys, key + columns.tuple.saddr)
+}
+
+const accepts = (predicates: ReadonlyArray<Predicate>, columns: CtColumns.CtColumns, row: number): boolean => {
+  for (const predicate of predicates) if (predicate(columns, row)) return true
+  return false
+}
+
+const { expired, "matched-address": address, "matched-filter": filter, flushed } = GcReason.number
+
+/** The code of the first rule that wants the row for what it is, whatever its lifetime. */
+const lasting = (rules: Rules, columns: CtColumns.CtColumns, row: number): number =>
+  hasAddress(rules, columns, row)
+    ? address
+    : accepts(rules.stable, columns, row)
+      ? filter
+      : rules.everything
+        ? flushed
+        : GcReason.KEEP
+
+const decideAny =
+  (rules: Rules): Judge["decide"] =>
+  (columns, row) => {
+    const isExpired = columns.lifetime(row) < rules.expiredBefore
+    const wanted = lasting(rules, columns, row)
+    if (wanted !== GcReason.KEEP) return (isExpired ? expired : wanted) | PRESENCE
+    return isExpired ? expired : accepts(rules.volatile, columns, row) ? filter : GcReason.KEEP
+  }
+
+const decideExpired =
+  (expiredBefore: number): Judge["decide"] =>
+  (columns, row) =>
+    columns.lifetime(row) < expiredBefore ? expired : GcReason.KEEP
+
+const isExpiry = ({ addresses, stable, volatile, everything }: Rules): boolean =>
+  addresses === undefined && stable.length === 0 && volatile.length === 0 && !everything
+
+const decider = (rules: Rules): Judge["decide"] =>
+  isExpiry(rules) ? decideExpired(rules.expiredBefore) : decideAny(rules)
+
+/**
+ * Compiles requests for the tables of a family. Errors: `FilterUnsupported` for a term that CT tables do not have.
+ */
+export const compile = (
+  requests: ReadonlyArray<GcRequest>,
+  context: Context
+): Effect.Effect<Judge, Filter.FilterUnsupported> =>
+  Effect.map(
+    Effect.forEach(requests, (request) => compileOne(request, context)),
+    (each) => {
+      const ips = requests.flatMap(({ addresses }) => addresses ?? [])
+      const all = union(each, ips.length === 0 ? undefined : AddressSet.make(context.family, ips))
+      const deciders = each.map(decider)
+      const emits = requests.flatMap(({ emit }) => (emit === undefined ? [] : [emit]))
+      return {
+        decide: decider(all),
+        attribute:
+          deciders.length === 1
+            ? (_columns, _row, into) => {
+                into[0]! += 1
+              }
+            : (columns, row, into) => {
+                for (let i = 0; i < deciders.length; i++)
+                  if (deciders[i]!(columns, row) !== GcReason.KEEP) into[i]! += 1
+              },
+        requests: requests.length,
+        isExpiryOnly: isExpiry(all) && emits.length === 0,
+        isLimited: !isExpiry(all),
+        emits
+      }
+    }
+  )

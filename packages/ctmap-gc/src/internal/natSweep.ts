@@ -1,0 +1,235 @@
+/**
+ * One pass over a NAT map: find entries that are to go, look at each again, delete those that still are as they were read.
+ *
+ * Like the sweep of a CT map it counts before it deletes, so that the guard speaks first.
+ */
+import { NatColumns, NatEntry, type Release, Rows, TupleFlags } from "ctmap-core"
+import { type Bpf, BpfError, type BpfMap, CompareAndDelete, type CtPair, Scan } from "ctmap-kernel"
+import * as Effect from "effect/Effect"
+import type { NatPass } from "../NatPass.ts"
+import * as Guard from "../Guard.ts"
+import type { Pace } from "../Pace.ts"
+
+export interface NatPlan {
+  /** Whether a row is to go. */
+  readonly wants: (columns: NatColumns.NatColumns, row: number) => boolean
+  /** Asked again right before the deletion, of a copy of the row. */
+  readonly confirms: (columns: NatColumns.NatColumns, row: number) => boolean
+  /** What must be as it was read: when the mapping was made, or nothing. */
+  readonly compared: "created" | "presence"
+  readonly engine: CompareAndDelete.Options["engine"]
+  readonly dryRun: boolean
+  readonly limits: Guard.Limits
+  readonly pace: Pace
+  readonly batchSize: number
+  readonly progress: ((map: string, seen: number) => void) | undefined
+}
+
+export type NatSweepError = BpfError.BpfError | Guard.GuardStopped | Scan.Incomplete
+
+type Counts = Omit<
+  NatPass,
+  "serial" | "kind" | "family" | "owner" | "map" | "capacity" | "dryRun" | "startedAtMillis" | "millis" | "why"
+>
+
+/** The counts of a pass while it runs. */
+export type NatTally = { -readonly [K in keyof Counts]: Counts[K] }
+
+export const noCounts = (): NatTally => ({
+  seen: 0,
+  wanted: 0,
+  ingressAlive: 0,
+  ingressDeleted: 0,
+  egressAlive: 0,
+  egressDeleted: 0,
+  refreshed: 0,
+  vanished: 0,
+  busy: 0,
+  reprieved: 0,
+  completed: false
+})
+
+/** Candidates that are kept between the two looks; more are looked for again. */
+const HELD = 16_384
+
+/** Candidates of one stretch on the calling thread: each is a look-up or two, and its part of a call. */
+const SLICE = 512
+
+/** Copies of rows. */
+interface Held {
+  readonly columns: NatColumns.NatColumns
+  readonly keys: Uint8Array
+  readonly values: Uint8Array
+  readonly count: number
+}
+
+export const natSweep = (
+  nat: CtPair.NatMap,
+  plan: NatPlan,
+  tally: NatTally
+): Effect.Effect<void, NatSweepError, Bpf.Bpf> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const held: Array<Held> = []
+      yield* walk(nat, plan, tally, (columns, rows) =>
+        Effect.sync(() => {
+          tally.wanted += rows.length
+          if (tally.wanted > HELD) held.length = 0
+          else if (rows.length > 0 && !plan.dryRun) held.push(copy(nat, columns, rows))
+        })
+      )
+      // Alive until deleted: the counts of a pass that stops are right at any time.
+      if (plan.dryRun) return
+      const { name: map } = nat.map
+      const stopped = Guard.check(plan.limits, { map, entries: tally.seen, wanted: tally.wanted, deleted: 0 })
+      if (stopped !== undefined) return yield* Effect.fail(stopped)
+      if (tally.wanted === 0) return
+      const deleter = yield* makeDeleter(nat, plan, tally)
+      if (tally.wanted <= HELD) {
+        for (const candidates of held) yield* deleter(candidates)
+        return
+      }
+      Object.assign(tally, { seen: 0, wanted: 0, ingressAlive: 0, egressAlive: 0 })
+      yield* walk(nat, plan, tally, (columns, rows) => {
+        tally.wanted += rows.length
+        return rows.length === 0 ? Effect.void : deleter(copy(nat, columns, rows))
+      })
+    })
+  )
+
+/** Walks the map, counts everything as alive, and hands out the rows that are to go. */
+const walk = <E, R>(
+  { map, family }: CtPair.NatMap,
+  plan: NatPlan,
+  tally: NatTally,
+  use: (columns: NatColumns.NatColumns, rows: ReadonlyArray<number>) => Effect.Effect<void, E, R>
+): Effect.Effect<void, E | NatSweepError, R | Bpf.Bpf> =>
+  Effect.gen(function* () {
+    const columns = new NatColumns.NatColumns({ family, release: RELEASE })
+    const report = yield* Scan.forEach(
+      map,
+      ({ rows }) =>
+        Effect.suspend(() => {
+          columns.bind(rows)
+          tally.seen += rows.count
+          const wanted: Array<number> = []
+          for (let row = 0; row < rows.count; row++) {
+            if (plan.wants(columns, row)) wanted.push(row)
+            if (isIngress(columns, row)) tally.ingressAlive++
+            else tally.egressAlive++
+          }
+          plan.progress?.(map.name, tally.seen)
+          return Effect.andThen(use(columns, wanted), plan.pace.rest)
+        }),
+      { batchSize: plan.batchSize }
+    )
+    const incomplete = Scan.whyIncomplete(map, report)
+    if (incomplete !== undefined) return yield* Effect.fail(incomplete)
+  })
+
+/** What a NAT entry says is the same in both releases. */
+const RELEASE: Release.Release = "1.17"
+
+const isIngress = (columns: NatColumns.NatColumns, row: number): boolean =>
+  (columns.tupleFlags(row) & TupleFlags.IN) !== 0
+
+const copy = ({ family }: CtPair.NatMap, from: NatColumns.NatColumns, rows: ReadonlyArray<number>): Held => {
+  const keySize = from.tuple.size
+  const valueSize = NatEntry.shape(family).size
+  const count = rows.length
+  const keys = new Uint8Array(count * keySize)
+  const values = new Uint8Array(count * valueSize)
+  for (const [i, row] of rows.entries()) {
+    keys.set(from.keyBytes(row), i * keySize)
+    values.set(from.valueBytes(row), i * valueSize)
+  }
+  const columns = new NatColumns.NatColumns({ family, release: RELEASE })
+  return { columns: columns.bind(Rows.separate(keys, values, { keySize, valueSize, count })), keys, values, count }
+}
+
+/** Looks at candidates a second time and deletes those that nothing speaks for. */
+const makeDeleter = Effect.fnUntraced(function* (
+  { map }: CtPair.NatMap,
+  { compared, confirms, engine, limits, pace }: NatPlan,
+  tally: NatTally
+) {
+  const { keySize, valueSize } = map.info
+  const deleter = yield* CompareAndDelete.make(
+    { fd: map.fd, name: map.name, keySize, valueSize },
+    engine === undefined ? {} : { engine }
+  )
+  const confirmed = { keys: new Uint8Array(SLICE * keySize), expected: new Uint32Array(SLICE) }
+  const verdicts = new Uint8Array(SLICE)
+  const ingress = new Uint8Array(SLICE)
+
+  const step = ({ columns, keys }: Held, from: number, to: number): number => {
+    let count = 0
+    for (let row = from; row < to; row++) {
+      if (!confirms(columns, row)) {
+        tally.reprieved++
+        continue
+      }
+      confirmed.keys.set(keys.subarray(row * keySize, (row + 1) * keySize), count * keySize)
+      confirmed.expected[count] = columns.values.getUint32(columns.valueAt(row) + NatEntry.v4.created, true)
+      ingress[count] = isIngress(columns, row) ? 1 : 0
+      count++
+    }
+    const rc = deleter.run({ ...confirmed, verdicts }, compared, 0, count)
+    const { deleted, refreshed, vanished, restored, busy } = deleter.totals
+    account(tally, verdicts, ingress, deleted + refreshed + vanished + restored + busy)
+    return rc
+  }
+
+  return Effect.fnUntraced(function* (candidates: Held) {
+    for (let from = 0; from < candidates.count; from += SLICE) {
+      const deleted = tally.ingressDeleted + tally.egressDeleted
+      const room = Math.min(SLICE, candidates.count - from, limits.maxDeletions - deleted)
+      if (room <= 0) return yield* Effect.fail(outOfRoom(map, limits, tally))
+      const rc = step(candidates, from, from + room)
+      if (rc < 0) return yield* Effect.fail(failed(deleter.engine, rc, map))
+      if (room < SLICE && from + room < candidates.count) return yield* Effect.fail(outOfRoom(map, limits, tally))
+      yield* pace.rest
+    }
+  })
+})
+
+const outOfRoom = ({ name }: BpfMap.BpfMap, { maxDeletions }: Guard.Limits, tally: NatTally): Guard.GuardStopped =>
+  new Guard.GuardStopped({
+    map: name,
+    entries: tally.seen,
+    wanted: tally.wanted,
+    allowed: maxDeletions,
+    deleted: tally.ingressDeleted + tally.egressDeleted,
+    limit: "max-deletions"
+  })
+
+const failed = (engine: CompareAndDelete.CompareAndDelete["engine"], rc: number, map: BpfMap.BpfMap) =>
+  BpfError.fromErrno({
+    operation: engine === "program" ? "run program" : "delete",
+    errno: -rc,
+    map: map.name,
+    path: map.path
+  })
+
+/** Moves what was judged from alive to what became of it. */
+const account = (tally: NatTally, verdicts: Uint8Array, ingress: Uint8Array, judged: number): void => {
+  for (let i = 0; i < judged; i++) {
+    const isIn = ingress[i] === 1
+    if (isIn) tally.ingressAlive--
+    else tally.egressAlive--
+    switch (verdicts[i]) {
+      case CompareAndDelete.verdict.deleted:
+        if (isIn) tally.ingressDeleted++
+        else tally.egressDeleted++
+        break
+      case CompareAndDelete.verdict.vanished:
+        tally.vanished++
+        break
+      case CompareAndDelete.verdict.busy:
+        tally.busy++
+        break
+      default:
+        tally.refreshed++
+    }
+  }
+}
