@@ -149,8 +149,11 @@ export interface Calls {
 
   /** Loads programs of a BPF object. On failure the verifier's last words are in `log`. */
   readonly loadObject: (spec: ObjectSpec) => LoadedObject | { readonly errno: number; readonly log: string }
-  /** BPF_PROG_TEST_RUN of a syscall program; `context` is read and written. */
-  readonly runProgram: (fd: number, context: Uint8Array) => number
+  /**
+   * BPF_PROG_TEST_RUN of a syscall program; `context` is read and written. With `cpu`, of a raw tracepoint program, on
+   * that CPU (Linux >= 5.10); its `context` is read only.
+   */
+  readonly runProgram: (fd: number, context: Uint8Array, cpu?: number) => number
   /** mmap(2) of a mmapable array map: a view of all of it, which holds the map until {@link Calls.unmapMemory}. */
   readonly mapMemory: (fd: number, bytes: number) => Uint8Array | number
   /**
@@ -166,6 +169,20 @@ export interface Calls {
   readonly iterate: (programFd: number, mapFd: number) => number
   /** read(2) on another thread: calls back with how many bytes, 0 at the end, or `-errno`. It cannot be called off. */
   readonly readAsync: (fd: number, into: Uint8Array, done: (bytes: number) => void) => void
+
+  /**
+   * perf_event_open(2) of what BPF programs on a CPU put out: an fd for that CPU's slot of a perf event array, and to map
+   * a ring from (`mapMemory` of 1 + 2^n pages). -ENODEV for a CPU that is offline, -EINVAL for one that cannot be,
+   * -EACCES without CAP_PERFMON.
+   */
+  readonly perfEvent: (cpu: number) => number
+  /**
+   * Calls back on this thread whenever an fd becomes readable, until what it returns is called, which must be before the
+   * fd is closed. -EEXIST where somebody watches it already. A perf event that was written to before the event loop's next turn is not told of.
+   */
+  readonly watch: (fd: number, ready: () => void) => (() => void) | number
+  /** Bytes of a page, the unit of mapped memory. */
+  readonly pageSize: () => number
 
   /** Possible CPUs, the width of a per-CPU value. */
   readonly possibleCpus: () => number

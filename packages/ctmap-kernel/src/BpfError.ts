@@ -31,6 +31,9 @@ export const Operation = Schema.Literals([
   "run program",
   "map memory",
   "iterate",
+  "open perf event",
+  "map perf ring",
+  "watch",
   "open kernel"
 ])
 
@@ -190,6 +193,10 @@ const hint = ({ operation, errno, path, reason }: BpfError): string => {
     case "NotBpfFs":
       return ": mount one with `mount -t bpf bpf /sys/fs/bpf`, or name another directory with --bpffs-root"
     case "NotPermitted":
+      if (operation === "open perf event")
+        return ": run as root, or give the process CAP_PERFMON (before Linux 5.8 CAP_SYS_ADMIN); only the datapath's signals need it"
+      if (operation === "map perf ring")
+        return ": locked memory is limited: run as root, or with CAP_IPC_LOCK, or raise the sysctl kernel.perf_event_mlock_kb"
       return accessOperations.has(operation)
         ? ": the new pin is to have the owner and mode of the old one; run as root, or with CAP_CHOWN and CAP_FOWNER"
         : !pinOperations.has(operation)

@@ -6,7 +6,7 @@
  * bpffs with permissions, a clock that stands until it is moved. One suite (`test/contract`) runs on it and on Linux.
  * {@link Control} is the tester's side: fail a call, play the datapath between two calls, look for what was left open.
  *
- * Not here: perf events (a PERF_EVENT_ARRAY stays empty), programs as ELF (see {@link ObjectTwin}), frozen maps, and
+ * Not here: perf events other than the output of BPF programs, programs as ELF (see {@link ObjectTwin}), frozen maps, and
  * the approximations of Linux' LRU: the twin evicts exactly one element, the least recently used.
  *
  * @since 0.1.0
@@ -19,6 +19,7 @@ import { elementCalls } from "./internal/memoryCommands.ts"
 import { EBADF, EOPNOTSUPP } from "./internal/memoryErrno.ts"
 import { type Call, type Fallible, Faults, type Hook } from "./internal/memoryFaults.ts"
 import { MemoryKernel } from "./internal/memoryKernel.ts"
+import { PAGE_SIZE } from "./internal/memoryPerf.ts"
 import {
   type Helpers,
   loadObject,
@@ -53,6 +54,8 @@ export type {
 export interface Options {
   /** Width of per-CPU values, and what the size of a distributed LRU is rounded by. Default 2. */
   readonly possibleCpus?: number
+  /** CPUs that perf events can be opened on. Default all. */
+  readonly onlineCpus?: ReadonlyArray<number>
   /** Of the hash function, hence of the order in maps. */
   readonly seed?: number
   /** Another hash function, for example one that collides. Takes the key, answers 32 bits. */
@@ -90,7 +93,7 @@ export interface Features {
  * @since 0.1.0
  */
 export interface Living {
-  readonly kind: "map" | "program"
+  readonly kind: "map" | "program" | "event"
   readonly id: number
   readonly name: string
 }
@@ -130,7 +133,7 @@ export interface Controls {
   readonly map: (fdOrPath: number | string) => MapView | undefined
   /** Every open fd. */
   readonly openFds: () => ReadonlyArray<Living & { readonly fd: number }>
-  /** Maps and programs that something holds. */
+  /** Maps, programs and perf events that something holds. */
   readonly living: () => ReadonlyArray<Living>
   /** Paths of all pins. */
   readonly pins: () => ReadonlyArray<string>
@@ -167,8 +170,10 @@ export class Control extends Context.Service<Control, Controls>()("ctmap-kernel/
  * @since 0.1.0
  */
 export const make = (options: Options = {}): { readonly calls: Bpf.Calls; readonly control: Controls } => {
+  const possibleCpus = options.possibleCpus ?? 2
   const kernel = new MemoryKernel({
-    possibleCpus: options.possibleCpus ?? 2,
+    possibleCpus,
+    onlineCpus: options.onlineCpus ?? Array.from({ length: possibleCpus }, (_, cpu) => cpu),
     seed: options.seed ?? 0,
     hash: options.hash,
     buckets: options.buckets,
@@ -241,11 +246,17 @@ const callsOf = (kernel: MemoryKernel, control: Controls, objects: Readonly<Reco
     stat: (path) => files.stat(path),
     isBpfFs: (path) => files.isBpfFs(path),
     loadObject: loadObject(kernel, objects, { monotonic }),
-    runProgram: (fd, context) => kernel.run(fd, context),
+    runProgram: (fd, context, cpu) => kernel.run(fd, context, cpu),
     mapMemory: (fd, bytes) => kernel.memory(fd, bytes),
     unmapMemory: (memory) => kernel.unmap(memory),
     iterate: () => -EOPNOTSUPP,
     readAsync: (fd, _into, done) => done(kernel.object(fd) === undefined ? -EBADF : -EOPNOTSUPP),
+    perfEvent: (cpu) => kernel.openEvent(cpu),
+    watch: (fd, ready) => {
+      const event = kernel.eventOf(fd)
+      return typeof event === "number" ? event : event.watch(ready)
+    },
+    pageSize: () => PAGE_SIZE,
     possibleCpus: () => kernel.settings.possibleCpus,
     monotonic
   }
@@ -271,7 +282,7 @@ const controlOf = (kernel: MemoryKernel, faults: Faults, time: bigint): Controls
     return map?.kind === "map" ? viewOf(map) : undefined
   },
   openFds: () => kernel.openFds().map(({ fd, object: { kind, id, name } }) => ({ fd, kind, id, name })),
-  living: () => [...kernel.objects("map"), ...kernel.objects("program")].map(livingOf),
+  living: () => [...kernel.objects("map"), ...kernel.objects("program"), ...kernel.objects("event")].map(livingOf),
   pins: () => kernel.files.pins()
 })
 

@@ -15,7 +15,9 @@ import koffi from "koffi"
 import * as Bpf from "./Bpf.ts"
 import { BpfError, KernelUnavailable } from "./BpfError.ts"
 import { EIO, fileCalls } from "./internal/bpffs.ts"
+import { createOptions, readInfo } from "./internal/mapStructs.ts"
 import { mappings } from "./internal/mappings.ts"
+import { outputAttributes, perfEventOpenNumber } from "./internal/perfEvent.ts"
 
 const LIBBPF = "libbpf.so.1"
 const EINVAL = -22
@@ -77,21 +79,12 @@ const calls = (): Bpf.Calls => {
     ...pinCalls(bpf),
     ...programCalls(bpf),
     ...iteratorCalls(bpf, maps.close),
+    ...perfCalls(maps.close),
     monotonic: () => process.hrtime.bigint()
   }
 }
 
 type Library = ReturnType<typeof koffi.load>
-
-/** `sz` and the two fields that are used of `struct bpf_map_create_opts`, 48 bytes: see libbpf's bpf.h. */
-const createOptions = (flags: number, innerFd: number | undefined): Uint8Array => {
-  const bytes = new Uint8Array(48)
-  const view = new DataView(bytes.buffer)
-  view.setBigUint64(0, 48n, true)
-  if (innerFd !== undefined) view.setInt32(24, innerFd, true)
-  view.setUint32(28, flags, true)
-  return bytes
-}
 
 /** Buffers go in by address for the duration of the call; nothing below keeps a pointer. */
 const mapCalls = (bpf: Library) => {
@@ -150,23 +143,6 @@ const mapCalls = (bpf: Library) => {
     close,
     possibleCpus: bpf.func("int libbpf_num_possible_cpus()") as Bpf.Calls["possibleCpus"]
   } satisfies Partial<Bpf.Calls>
-}
-
-/** The head of `struct bpf_map_info`. */
-const readInfo = (info: Uint8Array): Bpf.MapInfo => {
-  const view = new DataView(info.buffer)
-  const u32 = (at: number): number => view.getUint32(at, true)
-  const name = info.subarray(24, 40)
-  const end = name.indexOf(0)
-  return {
-    type: u32(0),
-    id: u32(4),
-    keySize: u32(8),
-    valueSize: u32(12),
-    maxEntries: u32(16),
-    flags: u32(20),
-    name: String.fromCharCode(...name.subarray(0, end < 0 ? name.length : end))
-  }
 }
 
 /** `struct bpf_obj_get_opts`: its size, and the flags. */
@@ -263,7 +239,7 @@ const programCalls = (bpf: Library) => {
         }
       })
     },
-    runProgram: (fd: number, context: Uint8Array) => testRun(fd, runOptions(context)),
+    runProgram: (fd: number, context: Uint8Array, cpu?: number) => testRun(fd, runOptions(context, cpu)),
     ...mappings({
       mmap: libc.func("void *mmap(void *at, size_t length, int protection, int flags, int fd, long offset)"),
       munmap: libc.func("int munmap(void *at, size_t length)"),
@@ -307,15 +283,67 @@ const iteratorCalls = (bpf: Library, close: Bpf.Calls["close"]) => {
   }
 }
 
+/** What BPF programs put out: one perf event for each CPU, whose readiness libuv tells of on this thread. */
+const perfCalls = (close: Bpf.Calls["close"]) => {
+  const libc = koffi.load("libc.so.6")
+  const number = perfEventOpenNumber(process.arch)
+  // Not variadic here: the types of the arguments are those of perf_event_open(2).
+  const perfEventOpen = libc.func(
+    "long syscall(long number, const void *attributes, int pid, int cpu, int group, unsigned long flags)"
+  ) as (number: number, attributes: Uint8Array, pid: number, cpu: number, group: number, flags: number) => number
+  const epollCreate = libc.func("int epoll_create1(int flags)") as (flags: number) => number
+  const epollAdd = libc.func("int epoll_ctl(int epoll, int operation, int fd, void *event)") as (
+    epoll: number,
+    operation: number,
+    fd: number,
+    event: Uint8Array
+  ) => number
+  /** libuv takes an fd once; a handle that nobody refers to stops. */
+  const watched = new Map<number, unknown>()
+  return {
+    perfEvent: (cpu: number) => {
+      if (number === undefined) return -ENOSYS
+      const fd = perfEventOpen(number, outputAttributes(), -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)
+      return fd < 0 ? -koffi.errno() : fd
+    },
+    watch: (fd: number, ready: () => void) => {
+      // koffi 3.3 ends the process where libuv refuses an fd, so the kernel is asked first.
+      const epoll = epollCreate(0)
+      if (epoll < 0) return -koffi.errno()
+      const rc = watched.has(fd) ? -EEXIST : epollAdd(epoll, 1, fd, new Uint8Array(16)) < 0 ? -koffi.errno() : 0
+      close(epoll)
+      if (rc < 0) return rc
+      const handle = koffi.node.poll(fd, { readable: true }, () => ready())
+      watched.set(fd, handle)
+      return () => {
+        if (watched.get(fd) !== handle) return
+        watched.delete(fd)
+        handle.close()
+      }
+    },
+    pageSize: libc.func("int getpagesize()") as Bpf.Calls["pageSize"]
+  } satisfies Partial<Bpf.Calls>
+}
+
+const PERF_FLAG_FD_CLOEXEC = 8
+const EEXIST = 17
+const ENOSYS = 38
+
 /** `struct bpf_test_run_opts`, 80 bytes: the kernel copies the context in and, after the run, back to the same place. */
-const runOptions = (context: Uint8Array): Uint8Array => {
+const runOptions = (context: Uint8Array, cpu: number | undefined): Uint8Array => {
   const bytes = new Uint8Array(80)
   const view = new DataView(bytes.buffer)
   view.setBigUint64(0, 80n, true)
   if (context.byteLength > 0) view.setBigUint64(32, koffi.address(context), true)
   view.setUint32(48, context.byteLength, true)
+  if (cpu !== undefined) {
+    view.setUint32(68, BPF_F_TEST_RUN_ON_CPU, true)
+    view.setUint32(72, cpu, true)
+  }
   return bytes
 }
+
+const BPF_F_TEST_RUN_ON_CPU = 1
 
 /** Bytes of one message that are kept. */
 const LAST_WORDS = 4096

@@ -1,9 +1,9 @@
 /**
- * ARRAY, PERCPU_ARRAY, ARRAY_OF_MAPS and PERF_EVENT_ARRAY of the in-memory kernel.
+ * ARRAY, PERCPU_ARRAY and ARRAY_OF_MAPS of the in-memory kernel.
  */
 import { MapSpec } from "ctmap-core"
 import * as Bpf from "../Bpf.ts"
-import { E2BIG, EBADF, EEXIST, EINVAL, ENOENT, ENOTSUPP } from "./memoryErrno.ts"
+import { E2BIG, EEXIST, EINVAL, ENOENT } from "./memoryErrno.ts"
 import {
   align,
   type Commands,
@@ -22,7 +22,7 @@ export const MMAPABLE = 0x400
 const PAGE_SIZE = 4096
 
 /** What maps with slots share: walks go by index, a key that is no index answers the first. */
-const nextIndex =
+export const nextIndex =
   (maxEntries: number): Commands["nextKey"] =>
   (key, next) => {
     const index = key === null ? 0xffff_ffff : readIndex(key)
@@ -152,18 +152,3 @@ export const arrayOfMaps = (spec: MapSpec.Properties, template: MapSpec.Properti
     }
   }
 }
-
-/** Slots stay empty: there are no perf events here. */
-export const perfEventArray = ({ maxEntries }: MapSpec.Properties): Commands => ({
-  valueBytes: 4,
-  lookup: () => -ENOTSUPP,
-  update: (key, _value, flags) => (flags !== Bpf.ANY ? -EINVAL : readIndex(key) >= maxEntries ? -E2BIG : -EBADF),
-  delete: (key) => (readIndex(key) >= maxEntries ? -E2BIG : -ENOENT),
-  nextKey: nextIndex(maxEntries),
-  lookupBatch: () => -ENOTSUPP,
-  hasUpdateBatch: false,
-  hasDeleteBatch: false,
-  memory: undefined,
-  view: { size: () => 0, lookup: () => undefined, forEach: () => 0, inner: () => undefined },
-  destroy: () => {}
-})

@@ -39,7 +39,7 @@ export const elementCalls = (
       if ((flags & LOCK) !== 0) return -EINVAL
       return fault(key, map.properties.keySize) || fault(value, map.valueBytes)
         ? -EFAULT
-        : map.update(key, value, flags)
+        : map.update(key, value, flags, fd)
     },
     delete: (fd, key) => {
       const map = kernel.mapOf(fd, "write")

@@ -2,10 +2,11 @@
  * BPF_MAP_CREATE of the in-memory kernel: which maps there can be. Every refusal was measured on Linux 6.18.
  */
 import { MapSpec } from "ctmap-core"
-import { array, arrayOfMaps, MMAPABLE, perfEventArray } from "./memoryArrayMap.ts"
+import { array, arrayOfMaps, MMAPABLE } from "./memoryArrayMap.ts"
 import { E2BIG, EINVAL, ENOMEM, ENOTSUPP } from "./memoryErrno.ts"
 import { hashOfBytes, hashOfMaps } from "./memoryHashMap.ts"
 import { align, type Commands, type Owner } from "./memoryMap.ts"
+import { perfEventArray } from "./memoryPerf.ts"
 
 /** The commands of a new map, or -errno where the kernel would not make it. `inner` is the template of an outer map. */
 export const commandsOf = (
@@ -29,7 +30,7 @@ export const commandsOf = (
     case mapType.perfEventArray:
       return spec.keySize !== 4 || spec.valueSize !== 4 || hasOther(spec.flags, ANY_TYPE)
         ? -EINVAL
-        : perfEventArray(spec)
+        : perfEventArray(spec, owner)
     default:
       return -EINVAL
   }

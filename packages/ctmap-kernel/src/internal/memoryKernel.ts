@@ -8,14 +8,16 @@ import { READ_ONLY } from "../Bpf.ts"
 import type * as Bpf from "../Bpf.ts"
 import { MMAPABLE } from "./memoryArrayMap.ts"
 import { commandsOf } from "./memoryCreate.ts"
-import { EBADF, EBADFD, EINVAL, EMFILE, ENOENT, ENOTSUPP, EPERM } from "./memoryErrno.ts"
+import { EACCES, EBADF, EBADFD, EINVAL, EMFILE, ENODEV, ENOENT, ENOTSUPP, EPERM } from "./memoryErrno.ts"
 import { FileTree, type Identity } from "./memoryFs.ts"
 import { hashWith } from "./memoryHash.ts"
 import type { KernelObject, MemoryMap, MemoryProgram, Owner } from "./memoryMap.ts"
+import { MemoryPerfEvent } from "./memoryPerf.ts"
 
 /** What can be set of a kernel. */
 export interface Settings {
   readonly possibleCpus: number
+  readonly onlineCpus: ReadonlyArray<number>
   readonly seed: number
   readonly hash: ((key: Uint8Array, seed: number) => number) | undefined
   readonly buckets: number | undefined
@@ -55,11 +57,12 @@ export class MemoryKernel {
   readonly files: FileTree
   readonly #objects = new Map<KernelObject["kind"], Map<number, KernelObject>>([
     ["map", new Map()],
-    ["program", new Map()]
+    ["program", new Map()],
+    ["event", new Map()]
   ])
   readonly #fds: Array<Open | undefined> = []
-  /** What mmap(2) handed out and nobody gave back; it holds its map. */
-  readonly #mapped = new Map<Uint8Array, MemoryMap>()
+  /** What mmap(2) handed out and nobody gave back; it holds what it shows. */
+  readonly #mapped = new Map<Uint8Array, MemoryMap | MemoryPerfEvent>()
   readonly #owner: Owner
   #lastId = 0
   identity: Identity = ROOT
@@ -74,8 +77,9 @@ export class MemoryKernel {
     const { hash, seed } = settings
     this.#owner = {
       mapOf: (fd) => this.mapOf(fd),
-      hold: (map) => this.hold(map),
-      release: (map) => this.release(map),
+      eventOf: (fd) => this.eventOf(fd),
+      hold: (object) => this.hold(object),
+      release: (object) => this.release(object),
       possibleCpus: settings.possibleCpus,
       hash: hash === undefined ? hashWith(seed) : (key, size) => hash(key.subarray(0, size), seed),
       buckets: settings.buckets
@@ -140,6 +144,7 @@ export class MemoryKernel {
     const open = this.#fds[fd]
     if (open === undefined) return -EBADF
     this.#fds[fd] = undefined
+    if (open.object.kind === "map") open.object.closed?.(fd)
     this.release(open.object)
     return 0
   }
@@ -170,6 +175,20 @@ export class MemoryKernel {
     return -EPERM
   }
 
+  /** perf_event_open(2) of the output of BPF programs on a CPU. */
+  openEvent(cpu: number): number {
+    if (!this.can("CAP_PERFMON", "CAP_SYS_ADMIN")) return -EACCES
+    if (cpu < 0 || cpu >= this.settings.possibleCpus) return -EINVAL
+    if (!this.settings.onlineCpus.includes(cpu)) return -ENODEV
+    return this.open(new MemoryPerfEvent(++this.#lastId, cpu))
+  }
+
+  /** The perf event behind an fd, or -errno. */
+  eventOf(fd: number): MemoryPerfEvent | number {
+    const object = this.object(fd)
+    return object?.kind === "event" ? object : -EBADF
+  }
+
   /** The map with an id, or what BPF_MAP_GET_FD_BY_ID answers. */
   fdById(id: number): number {
     if (!this.can("CAP_SYS_ADMIN")) return -EPERM
@@ -183,15 +202,23 @@ export class MemoryKernel {
     return { ...map.properties, id: map.id, name: map.name }
   }
 
-  run(fd: number, context: Uint8Array): number {
+  run(fd: number, context: Uint8Array, cpu = 0): number {
     const object = this.object(fd)
     if (object === undefined) return -EBADF
     if (object.kind !== "program" || context.byteLength > 0xffff) return -EINVAL
-    object.run(context)
+    object.run(context, cpu)
     return 0
   }
 
   memory(fd: number, bytes: number): Uint8Array | number {
+    const event = this.eventOf(fd)
+    if (typeof event !== "number") {
+      const ring = event.map(bytes)
+      if (typeof ring === "number") return ring
+      this.hold(event)
+      this.#mapped.set(ring, event)
+      return ring
+    }
     const map = this.mapOf(fd)
     if (typeof map === "number") return map
     if (map.memory === undefined) return map.properties.type === MapSpec.mapType.array ? -EINVAL : -ENOTSUPP
@@ -203,10 +230,11 @@ export class MemoryKernel {
   }
 
   unmap(memory: Uint8Array): number {
-    const map = this.#mapped.get(memory)
-    if (map === undefined) return -EINVAL
+    const object = this.#mapped.get(memory)
+    if (object === undefined) return -EINVAL
     this.#mapped.delete(memory)
-    this.release(map)
+    if (object.kind === "event") object.unmap()
+    this.release(object)
     return 0
   }
 

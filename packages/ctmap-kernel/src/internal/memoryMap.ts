@@ -6,13 +6,16 @@
 import { MapSpec } from "ctmap-core"
 import type * as Bpf from "../Bpf.ts"
 import { EINVAL } from "./memoryErrno.ts"
+import type { MemoryPerfEvent } from "./memoryPerf.ts"
 
 /** What the kernel around a map does for it. */
 export interface Owner {
   /** The map behind an fd, or -errno. */
   readonly mapOf: (fd: number) => MemoryMap | number
-  readonly hold: (map: MemoryMap) => void
-  readonly release: (map: MemoryMap) => void
+  /** The perf event behind an fd, or -errno. */
+  readonly eventOf: (fd: number) => MemoryPerfEvent | number
+  readonly hold: (object: MemoryMap | MemoryPerfEvent) => void
+  readonly release: (object: MemoryMap | MemoryPerfEvent) => void
   readonly possibleCpus: number
   readonly hash: (key: Uint8Array, size: number) => number
   /** Bucket count of a hash, where it is not to be the kernel's own. */
@@ -34,20 +37,21 @@ export interface MemoryProgram {
   readonly id: number
   readonly name: string
   /** What BPF_PROG_TEST_RUN does. */
-  readonly run: (context: Uint8Array) => void
+  readonly run: (context: Uint8Array, cpu: number) => void
   readonly destroy: () => void
   holders: number
 }
 
 /** What an fd or a pin can stand for. */
-export type KernelObject = MemoryMap | MemoryProgram
+export type KernelObject = MemoryMap | MemoryProgram | MemoryPerfEvent
 
 /** Commands by type. Keys and values have been checked for length. */
 export interface Commands {
   /** Bytes of a value at the system call: of all possible CPUs together where the map is per CPU. */
   readonly valueBytes: number
   readonly lookup: (key: Uint8Array, value: Uint8Array) => number
-  readonly update: (key: Uint8Array, value: Uint8Array, flags: number) => number
+  /** `fd` is the caller's, of this map. */
+  readonly update: (key: Uint8Array, value: Uint8Array, flags: number, fd?: number) => number
   readonly delete: (key: Uint8Array) => number
   readonly nextKey: (key: Uint8Array | null, next: Uint8Array) => number
   readonly lookupBatch: LookupBatch
@@ -56,6 +60,10 @@ export interface Commands {
   /** The bytes that mmap(2) shows, whole pages. */
   readonly memory: Uint8Array<ArrayBuffer> | undefined
   readonly view: Contents
+  /** `bpf_perf_event_output` on a CPU, where the type has it. */
+  readonly output?: (cpu: number, bytes: Uint8Array) => number
+  /** An fd of the map was closed. */
+  readonly closed?: (fd: number) => void
   /** The last holder let go. */
   readonly destroy: () => void
 }

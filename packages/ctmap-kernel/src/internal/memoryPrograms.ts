@@ -22,6 +22,8 @@ export interface MapView {
   readonly delete: (key: Uint8Array) => number
   /** `bpf_for_each_map_elem`: until `visit` answers true; how many were visited. Deleting what is visited is fine. */
   readonly forEach: (visit: (key: Uint8Array, value: Uint8Array) => boolean | void) => number
+  /** `bpf_perf_event_output` on a CPU into a perf event array: 0 or -errno, -EINVAL for a map of another type. */
+  readonly output: (cpu: number, bytes: Uint8Array) => number
   /** The inner map in a slot of an outer map. */
   readonly inner: (key: Uint8Array) => MapView | undefined
 }
@@ -30,6 +32,8 @@ export interface MapView {
 export interface Helpers {
   /** `bpf_ktime_get_ns` */
   readonly monotonic: () => bigint
+  /** `bpf_get_smp_processor_id`: the CPU that the run is on, 0 unless the caller named another. */
+  readonly cpu: number
 }
 
 /** A program: what it returns is its return value, which BPF_PROG_TEST_RUN does not pass on to callers here. */
@@ -49,6 +53,7 @@ export const viewOf = ({ id, properties, view, ...commands }: MemoryMap): MapVie
   ...view,
   update: (key, value, flags = 0) => commands.update(key, value, flags),
   delete: (key) => commands.delete(key),
+  output: (cpu, bytes) => commands.output?.(cpu, bytes) ?? -EINVAL,
   inner: (key) => {
     const inner = view.inner(key)
     return inner === undefined ? undefined : viewOf(inner)
@@ -57,7 +62,11 @@ export const viewOf = ({ id, properties, view, ...commands }: MemoryMap): MapVie
 
 /** BPF_PROG_LOAD and what libbpf does around it. */
 export const loadObject =
-  (kernel: MemoryKernel, objects: Readonly<Record<string, ObjectTwin>>, helpers: Helpers): Bpf.Calls["loadObject"] =>
+  (
+    kernel: MemoryKernel,
+    objects: Readonly<Record<string, ObjectTwin>>,
+    helpers: Omit<Helpers, "cpu">
+  ): Bpf.Calls["loadObject"] =>
   (spec) => {
     if (!kernel.settings.programs) return { errno: EINVAL, log: "this kernel has no programs of this type" }
     if (!kernel.can("CAP_BPF", "CAP_SYS_ADMIN")) return { errno: EPERM, log: "not permitted" }
@@ -85,7 +94,7 @@ export const loadObject =
     for (const name of spec.programs) {
       const program = twin.programs[name]
       if (program === undefined) continue
-      const fd = kernel.createProgram(name, (context) => void program(helpers, context, views), held)
+      const fd = kernel.createProgram(name, (context, cpu) => void program({ ...helpers, cpu }, context, views), held)
       if (fd < 0) {
         close()
         return { errno: -fd, log: `program "${name}" of object "${spec.name}" cannot be had: ${fd}` }
