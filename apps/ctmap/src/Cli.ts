@@ -288,12 +288,28 @@ const upgrade = Command.make(
   {
     migrate: Flags.yes(
       "migrate",
-      "Copy the entries into maps of the wanted size and swap the pins; reload the datapath's programs soon after"
+      "Copy the live entries into maps of the wanted size and swap the pins; then reload the datapath's programs"
+    ),
+    settle: Flags.duration(
+      "settle",
+      "10s",
+      "With --migrate, carry over what programs still write to the old maps until these have been quiet for so long"
+    ),
+    giveUpAfter: Flags.duration(
+      "give-up-after",
+      "10m",
+      "With --migrate, wait no longer than this for the old maps to be quiet"
+    ),
+    toRelease: Flags.maybe(Flag.Literals("to-release", ["1.17", "1.20"])).pipe(
+      Flag.withDescription(
+        "With --migrate, rewrite entries of the other Cilium release for this one (default: copy them as they are)"
+      )
     ),
     yes: Flags.yes("yes", "Do not ask").pipe(Flag.withAlias("y")),
     dryRun: Flags.yes("dry-run", "Only print what would be done"),
     endpoint: Flags.endpoint,
-    ...Flags.ctSizes
+    ...Flags.ctSizes,
+    ...Flags.clock
   },
   (options) =>
     lazily(
@@ -309,6 +325,10 @@ const upgrade = Command.make(
     {
       command: "ctmap upgrade --migrate --bpf-ct-global-tcp-max 1048576",
       description: "Double the TCP tables and keep their entries"
+    },
+    {
+      command: "ctmap upgrade --migrate --yes --settle 1m --give-up-after 1h",
+      description: "From a script that reloads the programs within the hour"
     }
   ])
 )

@@ -38,6 +38,22 @@ export const read = (options: ClockOptions): Effect.Effect<Reading, CtTime.Clock
     return { source, now: yield* readNow(layerOf(source)), fixed: false }
   })
 
+/**
+ * The clock itself, for what reads it more than once; `--now` makes one that stands still. Errors: as {@link read}.
+ *
+ * @since 0.1.0
+ */
+export const service = (
+  options: ClockOptions
+): Effect.Effect<KernelClock.KernelClock["Service"], CtTime.ClockError | UsageError, Bpf> =>
+  Effect.gen(function* () {
+    yield* check(options)
+    const source = yield* sourceOf(options)
+    const { now } = options
+    const layer = now === undefined ? layerOf(source) : KernelClock.layerFixed(source, now)
+    return yield* Effect.provide(Effect.service(KernelClock.KernelClock), layer)
+  })
+
 /** Flags that contradict each other are wrong even where no clock is needed. @since 0.1.0 */
 export const check = ({ clock, hz }: ClockOptions): Effect.Effect<void, UsageError> =>
   hz !== undefined && clock !== "jiffies"

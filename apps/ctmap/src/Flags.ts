@@ -6,6 +6,7 @@
  */
 import * as Flag from "effect/cli/Flag"
 import * as Config from "effect/Config"
+import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
 
 /** A number out of range would mean another map, or nothing: it is wrong usage. */
@@ -39,6 +40,23 @@ const size = (name: string, holds: string, otherwise: number): Flag.Flag<number>
     Flag.withDefault(otherwise),
     Flag.withMetavar("N"),
     Flag.withDescription(`Entries of ${holds}, 1024 to 16777216 (default ${otherwise})`)
+  )
+
+const units: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
+
+/** A length of time as people write it: 500ms, 10s, 5m, 1h. */
+const duration = (name: string, otherwise: string, description: string): Flag.Flag<Duration.Duration> =>
+  Flag.String(name).pipe(
+    Flag.withDefault(otherwise),
+    Flag.withMetavar("TIME"),
+    Flag.withDescription(`${description} (default ${otherwise})`),
+    Flag.filterMap(
+      (written) => {
+        const [, amount, unit] = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(written) ?? []
+        return amount === undefined ? Option.none() : Option.some(Duration.millis(Number(amount) * units[unit!]!))
+      },
+      (written) => `"${written}" is no length of time: write 500ms, 10s, 5m or 1h`
+    )
   )
 
 /** Where the maps are. @since 0.1.0 */
@@ -135,4 +153,4 @@ export const ctSizes = {
 export const natSize = size("bpf-nat-global-max", "the NAT maps", 524_288)
 
 /** @since 0.1.0 */
-export { maybe, number, text, yes }
+export { duration, maybe, number, text, yes }

@@ -5,7 +5,7 @@ import * as Layer from "effect/Layer"
 import * as Environment from "../src/Environment.ts"
 import * as Kernel from "../src/Kernel.ts"
 import { main } from "../src/Main.ts"
-import { Output } from "../src/Output.ts"
+import { Output, type WriteError } from "../src/Output.ts"
 
 export interface Ran {
   readonly code: number
@@ -16,14 +16,30 @@ export interface Ran {
 /** What the program did with these arguments; on the kernel itself unless `bpf` stands in for it. */
 export const run = (
   args: ReadonlyArray<string>,
-  options: { readonly bpf?: Bpf.Calls | undefined } = {}
+  options: {
+    readonly bpf?: Bpf.Calls | undefined
+    /** Hears of every remark when it is made. */
+    readonly onNote?: (line: string) => void
+    /** Why the standard output cannot be written, if it cannot. */
+    readonly unwritable?: () => WriteError | undefined
+  } = {}
 ): Effect.Effect<Ran> =>
   Effect.suspend(() => {
     const stdout: Array<Uint8Array> = []
     const stderr: Array<string> = []
     const output = Output.of({
-      write: (data) => Effect.sync(() => void stdout.push(Buffer.from(data))),
-      note: (line) => Effect.sync(() => void stderr.push(`${line}\n`)),
+      write: (data) =>
+        Effect.suspend(() => {
+          const why = options.unwritable?.()
+          if (why !== undefined) return Effect.fail(why)
+          stdout.push(Buffer.from(data))
+          return Effect.void
+        }),
+      note: (line) =>
+        Effect.sync(() => {
+          stderr.push(`${line}\n`)
+          options.onNote?.(line)
+        }),
       progress: () => Effect.void,
       terminals: { stdin: false, stdout: false, stderr: false }
     })

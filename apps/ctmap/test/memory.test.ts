@@ -118,44 +118,6 @@ const withTable = (n: number) =>
     return memory
   })
 
-describe("upgrade", () => {
-  it.effect("asks nobody: without a terminal it refuses, says what it would do and touches nothing", () =>
-    Effect.gen(function* () {
-      const { calls, control } = yield* withTable(5)
-      const { code, stdout, stderr } = yield* run(["upgrade"], { bpf: calls })
-      assert.strictEqual(code, 3)
-      assert.include(stdout, "cilium_ct4_global: maxEntries is 1024, wanted 524288; unpin it")
-      assert.include(stdout, "cilium_ct6_global: not pinned, nothing to do")
-      assert.match(stderr, /add --yes/)
-      assert.strictEqual(control.pins().length, 1)
-    })
-  )
-
-  it.effect("unpins what differs, as Cilium does", () =>
-    Effect.gen(function* () {
-      const { calls, control } = yield* withTable(5)
-      const { code } = yield* run(["upgrade", "--yes"], { bpf: calls })
-      assert.strictEqual(code, 0)
-      assert.deepStrictEqual(control.pins(), [])
-    })
-  )
-
-  it.effect("--migrate carries every entry over", () =>
-    Effect.gen(function* () {
-      const { calls } = yield* withTable(200)
-      const before = yield* run(["list"], { bpf: calls })
-      const { code, stdout } = yield* run(["upgrade", "--migrate", "--yes", "--bpf-ct-global-tcp-max", "4096"], {
-        bpf: calls
-      })
-      assert.strictEqual(code, 0)
-      assert.include(stdout, "cilium_ct4_global: migrated, 200 entries copied")
-      const after = yield* run(["list"], { bpf: calls })
-      assert.deepStrictEqual(after.stdout.split("\n").toSorted(), before.stdout.split("\n").toSorted())
-      assert.include((yield* run(["maps"], { bpf: calls })).stdout, " 4096 ")
-    })
-  )
-})
-
 describe("sorting", () => {
   it.effect("keeps no more than --limit, and says what it left out", () =>
     Effect.gen(function* () {

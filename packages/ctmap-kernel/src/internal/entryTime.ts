@@ -39,9 +39,10 @@ export const timeOf = Effect.fnUntraced(function* (
     believe: (latest: number): void => {
       if (clock === undefined || now === undefined) return
       const checked = KernelClock.checkLatest({ source: clock.source, now }, latest, map.name)
-      if (Result.isSuccess(checked)) return
+      // Without a single time, the table says neither that the clock fits nor that it does not.
+      if (Result.isSuccess(checked) && latest !== 0) return
       now = undefined
-      untimely = checked.failure
+      if (Result.isFailure(checked)) untimely = checked.failure
     },
     /** Read anew, if it was believed. */
     again: Effect.suspend(() =>

@@ -265,6 +265,14 @@ export const contract = (name: string, kernel: Kernel): void => {
       })
     )
 
+    live("copies everything of a table that has no time to compare the clock with", (root) =>
+      Effect.gen(function* () {
+        const { path } = yield* pinned(root, 1)
+        const done = yield* Upgrade.migrate(path, larger, { clock: ktime(40) })
+        assert.deepInclude(done, { copied: 1, expired: 0, untimely: undefined })
+      })
+    )
+
     live("copies everything of a table that contradicts itself", (root) =>
       Effect.gen(function* () {
         const { path, old } = yield* pinned(root, 100)
