@@ -40,6 +40,9 @@ const buffers = (map: BpfMap.BpfMap, entries: number): Filled => ({
   count: 0
 })
 
+/** What a reader has to say before its first step. */
+const fresh = { done: false, completed: false, grown: 0, fallbacks: 0, restarts: 0 }
+
 /**
  * By batches. `undefined` from a first step that the kernel does not know is for the caller to see: `unsupported`.
  *
@@ -90,11 +93,7 @@ export const batchReader = (
   }
   const reader = {
     ...buffers(map, size),
-    done: false,
-    completed: false,
-    grown: 0,
-    fallbacks: 0,
-    restarts: 0,
+    ...fresh,
     unsupported: false,
     step
   }
@@ -168,11 +167,7 @@ export const nextKeyReader = (bpf: Bpf.Calls, map: BpfMap.BpfMap, wanted: number
   }
   const reader: Reader = {
     ...buffers(map, size),
-    done: false,
-    completed: false,
-    grown: 0,
-    fallbacks: 0,
-    restarts: 0,
+    ...fresh,
     step
   }
   return reader

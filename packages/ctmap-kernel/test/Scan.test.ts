@@ -1,0 +1,336 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Bpf, BpfMap, BpfMemory, Scan } from "ctmap-kernel"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { KEY, keysOf, VALUE, values } from "./churn.ts"
+
+const [EPERM, EINTR, EIO, EAGAIN, EBUSY, EINVAL, ENOSPC, EOPNOTSUPP, ENOTSUPP] = [1, 4, 5, 11, 16, 22, 28, 95, 524]
+
+const ENTRIES = 64
+
+/** A map of 256 with 64 entries. */
+const filled = Effect.gen(function* () {
+  const bpf = yield* Bpf.Bpf
+  const map = yield* BpfMap.create({ type: 9, keySize: KEY, valueSize: VALUE, maxEntries: 256, flags: 0 }, "m")
+  bpf.updateBatch(map.fd, keysOf(0, ENTRIES), values(ENTRIES), Uint32Array.of(ENTRIES))
+  return { map, control: yield* BpfMemory.Control }
+})
+
+type Needs = Bpf.Bpf | BpfMemory.Control | Scope.Scope
+
+const test = (title: string, effect: Effect.Effect<unknown, unknown, Needs>, options?: BpfMemory.Options) =>
+  it.effect(title, () => Effect.scoped(effect).pipe(Effect.provide(BpfMemory.layerTest(options))))
+
+/** How often each entry was seen. */
+const tally = (map: BpfMap.BpfMap, options?: Scan.Options) =>
+  Effect.gen(function* () {
+    const seen = new Uint8Array(ENTRIES)
+    const report = yield* Scan.forEachSync(
+      map,
+      ({ rows }) => {
+        for (let i = 0; i < rows.count; i++) seen[rows.keys.getUint32(rows.keyStart + i * rows.keyStride)]!++
+      },
+      options
+    )
+    return { report, seen: [...seen], once: seen.every((times) => times === 1) }
+  })
+
+const methods = ["batch", "next-key"] as const
+
+describe("between two batches", () => {
+  for (const method of methods) {
+    for (const [form, scan] of [
+      [
+        "a scan",
+        (map: BpfMap.BpfMap, use: Effect.Effect<void>) => Scan.forEach(map, () => use, { method, batchSize: 4 })
+      ],
+      [
+        "a stream",
+        (map: BpfMap.BpfMap, use: Effect.Effect<void>) =>
+          Stream.runForEach(Scan.stream(map, { method, batchSize: 4 }), () => use)
+      ]
+    ] as const) {
+      test(
+        `${form} by ${method} lets a fiber that waits have its turn`,
+        Effect.gen(function* () {
+          const { map } = yield* filled
+          const turns: Array<string> = []
+          const note = (who: string) => Effect.sync(() => void turns.push(who))
+          const other = Effect.forever(Effect.andThen(note("other"), Effect.yieldNow), { disableYield: true })
+          const waiting = yield* Effect.forkChild(other)
+          yield* scan(map, note("scan"))
+          yield* Fiber.interrupt(waiting)
+          assert.isAtLeast(turns.filter((who) => who === "scan").length, 16)
+          const neighbours = turns.filter((who, i) => who === "scan" && turns[i + 1] === "scan")
+          assert.deepStrictEqual(neighbours, [])
+        })
+      )
+
+      test(
+        `${form} by ${method} that is interrupted reads nothing more`,
+        Effect.gen(function* () {
+          const { map, control } = yield* filled
+          let batches = 0
+          const fiber = yield* Effect.forkChild(
+            scan(
+              map,
+              Effect.sync(() => void batches++)
+            )
+          )
+          while (batches < 3) yield* Effect.yieldNow
+          yield* Fiber.interrupt(fiber)
+          const [had, calls] = [batches, control.count()]
+          for (let i = 0; i < 20; i++) yield* Effect.yieldNow
+          assert.deepStrictEqual([batches, control.count()], [had, calls])
+          assert.isBelow(batches, 6)
+        })
+      )
+    }
+  }
+})
+
+describe("a call that fails for a moment", () => {
+  for (const errno of [EINTR, EAGAIN, EBUSY]) {
+    test(
+      `is tried 16 times more, errno ${errno}, and after a batch as often again`,
+      Effect.gen(function* () {
+        const { map, control } = yield* filled
+        const rounds = 5
+        // Of 17 calls the last succeeds.
+        const stop = control.onCall((call) => {
+          if (call === "lookupBatch" && (control.count("lookupBatch") - 1) % 17 < 16) control.failNext(call, errno)
+        })
+        const { report, once } = yield* tally(map, { batchSize: 8 })
+        stop()
+        assert.isTrue(once)
+        assert.strictEqual(report.method, "batch")
+        assert.isAtLeast(report.batches, rounds)
+        assert.strictEqual(control.count("lookupBatch") % 17, 0)
+      })
+    )
+
+    test(
+      `is an error in the end, errno ${errno}`,
+      Effect.gen(function* () {
+        const { map, control } = yield* filled
+        control.failEvery(1, "lookupBatch", errno)
+        const error = yield* Effect.flip(Scan.count(map))
+        assert.deepStrictEqual([error.reason._tag, error.errno, error.map], ["Busy", errno, "m"])
+        assert.strictEqual(control.count("lookupBatch"), 17)
+      })
+    )
+  }
+})
+
+describe("a bucket that does not fit", () => {
+  test(
+    "makes the buffers grow up to the size of the map, and is an error if it does not fit there: no loop for ever",
+    Effect.gen(function* () {
+      const { map, control } = yield* filled
+      control.failEvery(1, "lookupBatch", ENOSPC)
+      for (const options of [{ batchSize: 8 }, { batchSize: 8, method: "batch" }] as const) {
+        const before = control.count("lookupBatch")
+        const error = yield* Effect.flip(Scan.count(map, options))
+        assert.deepStrictEqual([error.reason._tag, error.errno, error.map], ["BatchTooSmall", ENOSPC, "m"])
+        // 8, 16, 32, 64, 128, 256.
+        assert.strictEqual(control.count("lookupBatch") - before, 6)
+      }
+    })
+  )
+
+  for (const [title, batchSize, grown] of [
+    ["grows by doubling, and sees every entry once", 1, 6],
+    ["never asks for more than the map can hold", 48, 1]
+  ] as const) {
+    test(
+      title,
+      Effect.gen(function* () {
+        const { map } = yield* filled
+        const { report, once } = yield* tally(map, { batchSize })
+        assert.isTrue(once)
+        assert.deepStrictEqual([report.grown, report.batches, report.completed], [grown, 1, true])
+      }),
+      { hash: () => 0 }
+    )
+  }
+
+  test(
+    "is tried again at the place where it stands, not at the start of the map",
+    Effect.gen(function* () {
+      const { map } = yield* filled
+      const { report, once } = yield* tally(map, { batchSize: 4 })
+      assert.isTrue(once)
+      assert.strictEqual(report.grown, 3)
+      assert.isAtLeast(report.batches, 3)
+    }),
+    // Entries below 32 have a bucket each, the others share one behind them.
+    { hash: (key) => Math.min(32, key[3] ?? 0) }
+  )
+})
+
+describe("a kernel without batches", () => {
+  for (const errno of [EINVAL, EOPNOTSUPP, ENOTSUPP]) {
+    test(
+      `is read key by key, unless batches were asked for (errno ${errno})`,
+      Effect.gen(function* () {
+        const { map, control } = yield* filled
+        control.failEvery(1, "lookupBatch", errno)
+        const { report, once } = yield* tally(map)
+        assert.isTrue(once)
+        assert.deepStrictEqual([report.method, report.entries, report.completed], ["next-key", ENTRIES, true])
+        const error = yield* Effect.flip(Scan.count(map, { method: "batch" }))
+        assert.strictEqual(error.reason._tag, "FeatureUnsupported")
+      })
+    )
+  }
+
+  test(
+    "is one that refuses the first batch; a later refusal is an error",
+    Effect.gen(function* () {
+      const { map, control } = yield* filled
+      control.failNext("lookupBatch", EINVAL, { skip: 2 })
+      const error = yield* Effect.flip(Scan.count(map, { batchSize: 4 }))
+      assert.deepStrictEqual(
+        [error.operation, error.errno, error.reason._tag],
+        ["lookup batch", EINVAL, "InvalidArgument"]
+      )
+    })
+  )
+
+  test(
+    "has the batch size that was asked for, too",
+    Effect.gen(function* () {
+      const { map, control } = yield* filled
+      control.failEvery(1, "lookupBatch", EINVAL)
+      assert.strictEqual((yield* tally(map, { batchSize: 4 })).report.batches, 16)
+    })
+  )
+})
+
+describe("a walk by next key", () => {
+  for (const [call, skip] of [
+    ["nextKey", 0],
+    ["nextKey", 1],
+    ["nextKey", 7],
+    ["lookup", 0],
+    ["lookup", 7]
+  ] as const) {
+    test(
+      `fails with the error of ${call} number ${skip + 1}`,
+      Effect.gen(function* () {
+        const { map, control } = yield* filled
+        control.failNext(call, call === "lookup" ? EIO : EPERM, { skip })
+        const error = yield* Effect.flip(Scan.count(map, { method: "next-key" }))
+        assert.deepStrictEqual(
+          [error.operation, error.errno, error.map],
+          call === "lookup" ? ["lookup", EIO, "m"] : ["next key", EPERM, "m"]
+        )
+      })
+    )
+  }
+
+  test(
+    "goes back one key where the current one is deleted, and sees nothing twice",
+    Effect.gen(function* () {
+      const { map, control } = yield* filled
+      let lookups = 0
+      control.onCall((call, args) => {
+        if (call === "lookup" && ++lookups % 9 === 5) control.map(map.fd)!.delete(args[1] as Uint8Array)
+      })
+      const { report, seen } = yield* tally(map, { method: "next-key" })
+      assert.isAtLeast(report.fallbacks, 5)
+      assert.deepStrictEqual([report.restarts, report.completed], [0, true])
+      assert.strictEqual(seen.filter((times) => times === 0).length, report.fallbacks)
+      assert.strictEqual(Math.max(...seen), 1)
+      assert.strictEqual(report.entries, ENTRIES - report.fallbacks)
+    })
+  )
+
+  test(
+    "ends where the last key is deleted under it",
+    Effect.gen(function* () {
+      const { map, control } = yield* filled
+      let lookups = 0
+      control.onCall((call, args) => {
+        if (call === "lookup" && ++lookups === ENTRIES) control.map(map.fd)!.delete(args[1] as Uint8Array)
+      })
+      const { report } = yield* tally(map, { method: "next-key" })
+      assert.deepStrictEqual([report.entries, report.completed, report.restarts], [ENTRIES - 1, true, 0])
+    })
+  )
+
+  /** A datapath that is always faster: every key that the walk stands on is gone, and has been replaced by another. */
+  const chased = Effect.gen(function* () {
+    const { map, control } = yield* filled
+    let number = ENTRIES
+    control.onCall((call, args) => {
+      if (call !== "nextKey" || args[1] === null) return
+      const inside = control.map(map.fd)!
+      inside.delete(args[1] as Uint8Array)
+      inside.update(keysOf(++number, 1), values(1))
+    })
+    return { map, control }
+  })
+
+  test(
+    "gives up on a map that changes faster than it can be walked, and says so",
+    Effect.gen(function* () {
+      const { map, control } = yield* chased
+      const before = control.count("lookup")
+      const report = yield* Scan.forEach(map, () => Effect.void, { method: "next-key" })
+      assert.deepStrictEqual([report.completed, report.entries], [false, 0])
+      assert.isAbove(report.restarts, 0)
+      // Four steps for every entry that the map can hold.
+      assert.strictEqual(control.count("lookup") - before, 4 * 256 + 4)
+    })
+  )
+
+  test(
+    "that gave up ends a stream, and fails one that is to be complete",
+    Effect.gen(function* () {
+      const { map } = yield* chased
+      yield* Stream.runDrain(Scan.stream(map, { method: "next-key" }))
+      const error = yield* Effect.flip(Stream.runDrain(Scan.streamComplete(map, { method: "next-key" })))
+      assert.strictEqual(error._tag, "Incomplete")
+      assert.include(error.message, "map m changed faster")
+    })
+  )
+})
+
+describe("a look at some entries", () => {
+  test(
+    "is one batch of at most as many",
+    Effect.gen(function* () {
+      const { map, control } = yield* filled
+      const before = control.count("lookupBatch")
+      const { count, rows } = yield* Scan.first(map, 8)
+      assert.isAtLeast(count, 1)
+      assert.isAtMost(count, 8)
+      assert.strictEqual(rows.count, count)
+      assert.strictEqual(control.count("lookupBatch") - before, 1)
+    })
+  )
+})
+
+describe("buffers", () => {
+  test(
+    "are as large as Cilium's batches to start with, and never larger than the map",
+    Effect.gen(function* () {
+      const { map } = yield* filled
+      for (const method of methods) {
+        const sizes: Array<number> = []
+        for (const batchSize of [undefined, 0, 10, 1_000_000]) {
+          yield* Scan.forEachSync(map, ({ keys }) => void sizes.push(keys.byteLength / KEY), {
+            method,
+            ...(batchSize === undefined ? {} : { batchSize })
+          })
+        }
+        assert.deepStrictEqual([...new Set(sizes)].toSorted((a, b) => a - b).at(-1), 256)
+        assert.strictEqual(sizes[0], 32)
+        assert.include(sizes, 10)
+      }
+    })
+  )
+})
