@@ -72,19 +72,19 @@ describe("between two batches", () => {
         `${form} by ${method} that is interrupted reads nothing more`,
         Effect.gen(function* () {
           const { map, control } = yield* filled
-          let batches = 0
+          const seen = { batches: 0 }
           const fiber = yield* Effect.forkChild(
             scan(
               map,
-              Effect.sync(() => void batches++)
+              Effect.sync(() => void seen.batches++)
             )
           )
-          while (batches < 3) yield* Effect.yieldNow
+          while (seen.batches < 3) yield* Effect.yieldNow
           yield* Fiber.interrupt(fiber)
-          const [had, calls] = [batches, control.count()]
+          const before = { ...seen, calls: control.count() }
           for (let i = 0; i < 20; i++) yield* Effect.yieldNow
-          assert.deepStrictEqual([batches, control.count()], [had, calls])
-          assert.isBelow(batches, 6)
+          assert.deepStrictEqual({ ...seen, calls: control.count() }, before)
+          assert.isBelow(seen.batches, 6)
         })
       )
     }
@@ -155,6 +155,21 @@ describe("a bucket that does not fit", () => {
       { hash: () => 0 }
     )
   }
+
+  test(
+    "is given room for the whole map and no more",
+    Effect.gen(function* () {
+      const { map } = yield* filled
+      const bpf = yield* Bpf.Bpf
+      bpf.updateBatch(map.fd, keysOf(0, 256), values(256), Uint32Array.of(256))
+      const rooms: Array<number> = []
+      yield* Scan.forEachSync(map, ({ keys, count }) => void rooms.push(keys.byteLength / KEY, count), {
+        batchSize: 200
+      })
+      assert.deepStrictEqual(rooms, [256, 256])
+    }),
+    { hash: () => 0 }
+  )
 
   test(
     "is tried again at the place where it stands, not at the start of the map",
@@ -261,6 +276,41 @@ describe("a walk by next key", () => {
     })
   )
 
+  test(
+    "ends where everything is deleted under it",
+    Effect.gen(function* () {
+      const { map, control } = yield* filled
+      let lookups = 0
+      const inside = control.map(map.fd)!
+      control.onCall((call) => {
+        if (call === "lookup" && ++lookups === 1) inside.forEach((key) => void inside.delete(key))
+      })
+      // What followed is not there either, and nothing follows it.
+      const { report } = yield* tally(map, { method: "next-key" })
+      assert.deepStrictEqual([report.entries, report.completed, lookups], [0, true, 2])
+    })
+  )
+
+  test(
+    "starts again where the way back is gone as well, and misses nothing that stayed",
+    Effect.gen(function* () {
+      const { map, control } = yield* filled
+      let lookups = 0
+      let previous: Uint8Array | undefined
+      control.onCall((call, args) => {
+        if (call !== "lookup") return
+        const key = args[1] as Uint8Array
+        if (++lookups === 10) for (const gone of [key, previous!]) control.map(map.fd)!.delete(gone)
+        previous = key.slice()
+      })
+      const { report, seen } = yield* tally(map, { method: "next-key" })
+      assert.deepStrictEqual([report.fallbacks, report.restarts, report.completed], [1, 1, true])
+      // The one that was never seen is the one that went first; those before it were seen twice.
+      assert.strictEqual(seen.filter((times) => times === 0).length, 1)
+      assert.strictEqual(seen.filter((times) => times === 2).length, 8)
+    })
+  )
+
   /** A datapath that is always faster: every key that the walk stands on is gone, and has been replaced by another. */
   const chased = Effect.gen(function* () {
     const { map, control } = yield* filled
@@ -297,6 +347,20 @@ describe("a walk by next key", () => {
       assert.include(error.message, "map m changed faster")
     })
   )
+})
+
+describe("an empty map", () => {
+  for (const method of methods) {
+    test(
+      `has no batch, by ${method}, and is complete`,
+      Effect.gen(function* () {
+        const map = yield* BpfMap.create({ type: 9, keySize: KEY, valueSize: VALUE, maxEntries: 8, flags: 0 }, "empty")
+        const report = yield* Scan.forEach(map, () => Effect.die("a batch"), { method })
+        assert.deepStrictEqual([report.completed, report.entries, report.batches], [true, 0, 0])
+        assert.deepStrictEqual(yield* Stream.runCollect(Scan.streamComplete(map, { method })), [])
+      })
+    )
+  }
 })
 
 describe("a look at some entries", () => {
