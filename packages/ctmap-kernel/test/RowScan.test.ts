@@ -118,6 +118,38 @@ describe("a scan by rows", () => {
     ).pipe(Effect.provide(BpfMemory.layerTest()))
   )
 
+  it.effect("does not look at a small map before it reads it", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const control = yield* BpfMemory.Control
+        const map = yield* create(1024, 10)
+        yield* count(map)
+        assert.strictEqual(control.count("lookupBatch"), 1)
+      })
+    ).pipe(Effect.provide(withIterator))
+  )
+
+  it.effect("as a stream fails where a walk by next key gives up", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const control = yield* BpfMemory.Control
+        const map = yield* create(64, 10)
+        const inside = control.map(map.fd)!
+        let number = 1000
+        // Whatever the walk stands on is deleted, and something else is inserted.
+        control.onCall((call, args) => {
+          if (call !== "nextKey" || args[1] === null) return
+          inside.delete(args[1] as Uint8Array)
+          inside.update(keysOf(++number, 1), values(1))
+        })
+        const error = yield* Effect.flip(Stream.runDrain(RowScan.stream(map, { method: "next-key" })))
+        assert.strictEqual(error._tag, "Incomplete")
+        const report = yield* count(map, { method: "next-key" })
+        assert.deepStrictEqual([report.completed, report.exact], [false, false])
+      })
+    ).pipe(Effect.provide(BpfMemory.layerTest()))
+  )
+
   it.effect("refuses a map that is no hash without reading of it", () =>
     Effect.scoped(
       Effect.gen(function* () {

@@ -213,7 +213,22 @@ const afterClosing = (shape: Shape) =>
     put(0, 1)
     yield* Scope.close(scope, Exit.void)
     assert.strictEqual(cad.run(candidates(1, 1), shape.compared, 0, 1), -9)
+    // Its fd is that of another program by now, and its memory another mapping.
+    yield* CompareAndDelete.make(table, { engine: "program" })
+    assert.strictEqual(cad.run(candidates(1, 1), shape.compared, 0, 1), -9)
     assert.isDefined(get(0))
+  })
+
+const closingOne = (shape: Shape) =>
+  Effect.gen(function* () {
+    const { table, put, get, candidates } = yield* fixture(shape)
+    const scope = yield* Scope.make()
+    yield* CompareAndDelete.make(table, { engine: "program" }).pipe(Scope.provide(scope))
+    const other = yield* CompareAndDelete.make(table, { engine: "program" })
+    yield* Scope.close(scope, Exit.void)
+    put(0, 1)
+    assert.strictEqual(other.run(candidates(1, 1), shape.compared, 0, 1), 1)
+    assert.isUndefined(get(0))
   })
 
 const wrongSizes = Effect.gen(function* () {
@@ -247,6 +262,7 @@ export const cases = (kernel: Layer.Layer<Bpf.Bpf, BpfError>): void => {
   })
   for (const shape of shapes) test(`both engines agree: ${shape.title}`, agree(shape))
   for (const shape of shapes.slice(0, 1)) test("refuses to run after its scope has closed", afterClosing(shape))
+  for (const shape of shapes.slice(0, 1)) test("goes on when another of its map has closed", closingOne(shape))
   test("maps of all kinds side by side do not disturb one another", sharing)
   test("refuses sizes that no CT or NAT map has", wrongSizes)
 }
