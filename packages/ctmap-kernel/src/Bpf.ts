@@ -154,6 +154,11 @@ export interface Calls {
    * that CPU (Linux >= 5.10); its `context` is read only.
    */
   readonly runProgram: (fd: number, context: Uint8Array, cpu?: number) => number
+  /**
+   * The same on another thread, for runs that take long: calls back with 0 or `-errno`, never before it has returned. It
+   * cannot be called off; until then the context is the kernel's, and the fd has to stay open.
+   */
+  readonly runProgramAsync: (fd: number, context: Uint8Array, done: (rc: number) => void) => void
   /** mmap(2) of a mmapable array map: a view of all of it, which holds the map until {@link Calls.unmapMemory}. */
   readonly mapMemory: (fd: number, bytes: number) => Uint8Array | number
   /**

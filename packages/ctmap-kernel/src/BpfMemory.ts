@@ -247,6 +247,7 @@ const callsOf = (kernel: MemoryKernel, control: Controls, objects: Readonly<Reco
     isBpfFs: (path) => files.isBpfFs(path),
     loadObject: loadObject(kernel, objects, { monotonic }),
     runProgram: (fd, context, cpu) => kernel.run(fd, context, cpu),
+    runProgramAsync: (fd, context, done) => void setImmediate(() => done(kernel.run(fd, context))),
     mapMemory: (fd, bytes) => kernel.memory(fd, bytes),
     unmapMemory: (memory) => kernel.unmap(memory),
     iterate: () => -EOPNOTSUPP,

@@ -86,6 +86,11 @@ const calls = (): Bpf.Calls => {
 
 type Library = ReturnType<typeof koffi.load>
 
+/** A function of koffi's, and how it is called on another thread. */
+type AsyncFunction<F extends (...args: never) => unknown> = F & {
+  readonly async: (...args: [...Parameters<F>, done: (error: unknown, result: ReturnType<F>) => void]) => void
+}
+
 /** Buffers go in by address for the duration of the call; nothing below keeps a pointer. */
 const mapCalls = (bpf: Library) => {
   const mapCreate = bpf.func(
@@ -196,7 +201,10 @@ const programCalls = (bpf: Library) => {
     map: bigint,
     entries: number
   ) => number
-  const testRun = bpf.func("int bpf_prog_test_run_opts(int fd, void *opts)") as (fd: number, opts: Uint8Array) => number
+  const testRun = bpf.func("int bpf_prog_test_run_opts(int fd, void *opts)") as AsyncFunction<
+    (fd: number, opts: Uint8Array) => number
+  >
+  const running = new Set<object>()
   const capture = captureLog(bpf, libc)
 
   const each = (object: bigint, next: (object: bigint, previous: bigint | null) => bigint | null): Array<bigint> => {
@@ -240,6 +248,15 @@ const programCalls = (bpf: Library) => {
       })
     },
     runProgram: (fd: number, context: Uint8Array, cpu?: number) => testRun(fd, runOptions(context, cpu)),
+    runProgramAsync: (fd: number, context: Uint8Array, done: (rc: number) => void) => {
+      // Held until the kernel has written to them: nothing else may refer to them by then.
+      const held = { options: runOptions(context, undefined), context }
+      running.add(held)
+      testRun.async(fd, held.options, (error, rc) => {
+        running.delete(held)
+        done(error === null ? rc : EIO)
+      })
+    },
     ...mappings({
       mmap: libc.func("void *mmap(void *at, size_t length, int protection, int flags, int fd, long offset)"),
       munmap: libc.func("int munmap(void *at, size_t length)"),

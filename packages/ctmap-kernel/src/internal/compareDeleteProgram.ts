@@ -1,10 +1,11 @@
 /**
- * Loading the compare-and-delete programs, and the work-list that they share with this process.
+ * Loading the compare-and-delete programs.
  */
-import { readFileSync } from "node:fs"
 import type * as Bpf from "../Bpf.ts"
-import { BpfError, fromErrno, KernelUnavailable } from "../BpfError.ts"
+import { BpfError, fromErrno } from "../BpfError.ts"
 import type { Table } from "../CompareAndDelete.ts"
+import { objectFile } from "./objectFile.ts"
+import { acquireWork, releaseWork } from "./sharedWork.ts"
 import * as WorkList from "./workList.ts"
 
 const EINVAL = 22
@@ -35,7 +36,7 @@ const PROGRAMS = [
 
 /** The best program that can be loaded, with why the better one could not; or why none could. */
 export const load = (kernel: Bpf.Calls, table: Table): Attempt => {
-  const elf = object()
+  const elf = objectFile(OBJECT)
   if (elf instanceof BpfError) return { program: undefined, refusal: elf }
   const work = acquireWork(kernel, table)
   if (work instanceof BpfError) return { program: undefined, refusal: work }
@@ -79,55 +80,4 @@ const loadProgram = (
   if (rc >= 0) return { fd, close: loaded.close }
   loaded.close()
   return failure("run program", -rc, table, FEATURE)
-}
-
-/** A work-list and how many use it: a run is synchronous, so all maps of a key size can share one. */
-interface Work {
-  readonly fd: number
-  readonly memory: Uint8Array
-  users: number
-}
-
-const works = new WeakMap<Bpf.Calls, Map<number, Work>>()
-
-const acquireWork = (kernel: Bpf.Calls, table: Table): Work | BpfError => {
-  const shared = works.get(kernel) ?? new Map<number, Work>()
-  works.set(kernel, shared)
-  const known = shared.get(table.keySize)
-  if (known !== undefined) {
-    known.users++
-    return known
-  }
-  const fd = kernel.mapCreate(WorkList.properties, "ctmap_work")
-  if (fd < 0) return failure("map create", -fd, table, "mmapable arrays (Linux 5.5)")
-  const memory = kernel.mapMemory(fd, WorkList.CAPACITY * WorkList.candidate.size)
-  if (typeof memory === "number") {
-    kernel.close(fd)
-    return failure("map memory", -memory, table)
-  }
-  const work: Work = { fd, memory, users: 1 }
-  shared.set(table.keySize, work)
-  return work
-}
-
-const releaseWork = (kernel: Bpf.Calls, table: Table, work: Work): void => {
-  work.users--
-  if (work.users > 0) return
-  works.get(kernel)?.delete(table.keySize)
-  kernel.unmapMemory(work.memory)
-  kernel.close(work.fd)
-}
-
-/** Two levels below the package's root from `src` and from `dist` alike. */
-const file = new URL("../../bpf/compare_delete.bpf.o", import.meta.url)
-
-let elf: Uint8Array | undefined
-
-const object = (): Uint8Array | BpfError => {
-  try {
-    return (elf ??= readFileSync(file))
-  } catch (cause) {
-    const why = `its BPF object cannot be read: ${cause instanceof Error ? cause.message : String(cause)}`
-    return new BpfError({ operation: "load program", errno: 0, reason: new KernelUnavailable({ why }) })
-  }
 }

@@ -127,6 +127,10 @@ export class Faults {
 
 /** What a failing call leaves behind: batches say how many went where the kernel would, and none did. */
 const failed = (name: Call, errno: number, args: ReadonlyArray<unknown>): unknown => {
+  if (name === "readAsync" || name === "runProgramAsync") {
+    const done = args.at(-1) as (rc: number) => void
+    return void setImmediate(() => done(-errno))
+  }
   if (name === "loadObject") return { errno, log: "the twin was told to fail" }
   const count = args.at(-1)
   if (name.endsWith("Batch") && count instanceof Uint32Array && (errno === ENOENT || errno === ENOSPC)) count[0] = 0

@@ -22,7 +22,7 @@ export const contract = <E>(
   describe(`${name}, by the contract`, () => {
     let number = 0
     layer(kernel)((it) => {
-      const test = (title: string, body: (bench: Bench) => void): void => {
+      const test: Test = (title, body) => {
         it.effect(title, () =>
           Effect.gen(function* () {
             const bpf = yield* Bpf.Bpf
@@ -30,7 +30,8 @@ export const contract = <E>(
               Effect.sync(() => new Bench(bpf, `${root}/contract/${number++}`)),
               (made) => Effect.sync(() => made.release())
             )
-            body(bench)
+            const promised = body(bench)
+            if (promised !== undefined) yield* Effect.promise(() => promised)
           })
         )
       }
@@ -62,7 +63,7 @@ export const contract = <E>(
   })
 }
 
-type Test = (title: string, body: (bench: Bench) => void) => void
+type Test = (title: string, body: (bench: Bench) => void | Promise<void>) => void
 
 const errors = (test: Test): void => {
   for (const { operation, situation, errno, reason, isArray, feature, provoke } of errnoTable) {
@@ -523,6 +524,19 @@ const machine = (test: Test): void => {
     if (!("errno" in loaded)) throw new Error("it loaded")
     assert.isAbove(loaded.errno, 0)
     assert.isNotEmpty(loaded.log)
+  })
+  test("a run on another thread answers what one on this thread does, and not before it has returned", async (bench) => {
+    const { bpf } = bench
+    const later = (fd: number): Promise<readonly [rc: number, hasReturned: boolean]> => {
+      let hasReturned = false
+      return new Promise((resolve) => {
+        bpf.runProgramAsync(fd, new Uint8Array(8), (rc) => resolve([rc, hasReturned]))
+        hasReturned = true
+      })
+    }
+    const fds = [BAD_FD, bench.map()]
+    const onThisThread = fds.map((fd) => [bpf.runProgram(fd, new Uint8Array(8)), true] as const)
+    assert.deepStrictEqual(await Promise.all(fds.map(later)), onThisThread)
   })
   test("there is a possible CPU, and the clock does not go back", ({ bpf }) => {
     assert.isAtLeast(bpf.possibleCpus(), 1)

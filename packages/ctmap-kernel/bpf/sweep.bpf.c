@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+//
+// The sweep: one run walks a whole CT map, deletes what has expired, and takes the NAT entries that belonged to it.
+//
+// Four programs of type BPF_PROG_TYPE_SYSCALL, run by BPF_PROG_TEST_RUN (Linux >= 5.14, CAP_BPF and no more):
+//
+//   sweep4, sweep6           walk `table`; whatever was deleted goes to `records`, for user space to look at
+//   nat_clean4, nat_clean6   the NAT half alone, for the CT entries of `work`, which somebody else has just deleted
+//
+// `table`, `nat`, `records` and `work` are placeholders: the loader substitutes the real maps (keys of 14 or 38 bytes,
+// values of 56; values of `nat` of 40 or 56). `records` and `work` are shared with user space by mmap(2).
+// src/internal/sweepLayout.ts mirrors the structures; built by scripts/bpf.ts.
+//
+// Nothing is included: the few names of the kernel's ABI that are used stand here, so that clang is all it takes.
+
+typedef unsigned char __u8;
+typedef unsigned short __u16;
+typedef unsigned int __u32;
+typedef unsigned long long __u64;
+
+#define SEC(name) __attribute__((section(name), used))
+#define __always_inline inline __attribute__((always_inline))
+#define __noinline __attribute__((noinline))
+#define barrier() asm volatile("" ::: "memory")
+
+enum { BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_LRU_HASH = 9, BPF_F_MMAPABLE = 1 << 10, BPF_NOEXIST = 1, ENOENT = 2 };
+
+static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
+static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
+static __u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
+static long (*const bpf_for_each_map_elem)(void *map, void *callback, void *context, __u64 flags) = (void *)164;
+
+// How long after a deletion its entry is looked at once more: see compare_delete.bpf.c.
+enum { GRACE_NS = 100, GRACE_TURNS = 8 };
+
+enum { TUPLE_OUT = 0, TUPLE_IN = 1, DSR_INTERNAL = 0x80 };
+
+enum { WITH_NAT = 1, DRY_RUN = 2 };
+
+enum nat_verdict { NONE, MAPPING, OUT_ONLY, SWAPPED, ABSENT, KEPT, FAILED };
+
+// A key of either family, on the stack: zeros after its 14 or 38 bytes. Addresses and ports stay in network order.
+union tuple {
+	__u64 words[5];
+	struct {
+		__u32 daddr, saddr;
+		__u16 dport, sport;
+		__u8 nexthdr, flags;
+	} v4;
+	struct {
+		__u64 daddr[2], saddr[2];
+		__u16 dport, sport;
+		__u8 nexthdr, flags;
+	} v6;
+};
+
+// Of both families: what is read stands at the same place.
+struct ct_entry {
+	__u64 unused[4];
+	__u32 lifetime;
+	__u16 flags, rev_nat;
+	__u64 rest[2];
+};
+
+struct nat_entry {
+	__u64 unused[4];
+	union {
+		struct {
+			__u32 address;
+			__u16 port;
+		} v4;
+		struct {
+			__u64 address[2];
+			__u16 port;
+		} v6;
+	};
+};
+
+struct record {
+	union tuple key;
+	__u64 value[sizeof(struct ct_entry) / 8]; // as it was read
+	__u32 nat;                                // enum nat_verdict
+	__u32 unused;
+};
+
+struct candidate {
+	__u64 key[5]; // zeros after the key
+	__u32 flags;  // in: flag word of the CT entry
+	__u32 nat;    // out: enum nat_verdict
+};
+
+struct nat_totals {
+	__u32 egress, ingress; // NAT entries deleted, by direction
+	__u32 absent, halves, kept, failed; // CT entries
+};
+
+struct sweep {
+	__u32 now;     // in
+	__u32 options; // in: WITH_NAT, DRY_RUN
+	__u32 limit;   // in: records at most
+	__u32 records; // out
+	__u32 seen, kept, deleted, refreshed, vanished, restored, busy; // out
+	struct nat_totals nat;                                          // out
+	__u32 stopped;                                                  // out: `records` was full
+};
+
+struct clean {
+	__u32 count;   // in: candidates, from the start of `work`
+	__u32 options; // in: DRY_RUN
+	struct nat_totals nat; // out
+};
+
+#define MAP(name, TYPE, FLAGS, KEY, VALUE)                                                                             \
+	struct {                                                                                                       \
+		int (*type)[TYPE];                                                                                     \
+		int (*map_flags)[FLAGS];                                                                               \
+		int (*key_size)[KEY];                                                                                  \
+		int (*value_size)[VALUE];                                                                              \
+		int (*max_entries)[1];                                                                                 \
+	} name SEC(".maps")
+
+MAP(table, BPF_MAP_TYPE_LRU_HASH, 0, 14, sizeof(struct ct_entry));
+MAP(nat, BPF_MAP_TYPE_LRU_HASH, 0, 14, 40);
+MAP(records, BPF_MAP_TYPE_ARRAY, BPF_F_MMAPABLE, sizeof(__u32), sizeof(struct record));
+MAP(work, BPF_MAP_TYPE_ARRAY, BPF_F_MMAPABLE, sizeof(__u32), sizeof(struct candidate));
+
+// By words: keys start at multiples of 8 bytes in a map. `is6` is a constant wherever it stands.
+static __always_inline void copy_key(union tuple *to, const void *from, int is6)
+{
+	const __u64 *words = from;
+	if (is6) {
+		for (int i = 0; i < 4; i++)
+			to->words[i] = words[i];
+		to->words[4] = *(const __u32 *)(from + 32) | (__u64) * (const __u16 *)(from + 36) << 32;
+	} else {
+		to->words[0] = words[0];
+		to->words[1] = *(const __u32 *)(from + 8) | (__u64) * (const __u16 *)(from + 12) << 32;
+		to->words[2] = to->words[3] = to->words[4] = 0;
+	}
+}
+
+static __always_inline int same_key(const union tuple *a, const union tuple *b, int is6)
+{
+	return a->words[0] == b->words[0] && a->words[1] == b->words[1] &&
+	       (!is6 ||
+		(a->words[2] == b->words[2] && a->words[3] == b->words[3] && a->words[4] == b->words[4]));
+}
+
+static __always_inline __u32 lifetime_of(const void *value)
+{
+	return *(const volatile __u32 *)&((const struct ct_entry *)value)->lifetime;
+}
+
+// `D S dp sp` becomes `S D dp sp`, flags OUT: see NatDerivation.ts.
+static __always_inline void swap_addresses(union tuple *to, const union tuple *from, int is6)
+{
+	*to = *from;
+	if (is6) {
+		for (int i = 0; i < 2; i++) {
+			to->v6.daddr[i] = from->v6.saddr[i];
+			to->v6.saddr[i] = from->v6.daddr[i];
+		}
+	} else {
+		to->v4.daddr = from->v4.saddr;
+		to->v4.saddr = from->v4.daddr;
+	}
+}
+
+// `D S dp sp` becomes `D S sp dp`, flags OUT.
+static __always_inline void swap_ports(union tuple *to, const union tuple *from, int is6)
+{
+	*to = *from;
+	if (is6) {
+		to->v6.dport = from->v6.sport;
+		to->v6.sport = from->v6.dport;
+	} else {
+		to->v4.dport = from->v4.sport;
+		to->v4.sport = from->v4.dport;
+	}
+}
+
+// The other half of a mapping: from where it goes, to the translated address, flags IN.
+static __always_inline void reverse(union tuple *to, const union tuple *out, const struct nat_entry *value, int is6)
+{
+	*to = *out;
+	if (is6) {
+		for (int i = 0; i < 2; i++) {
+			to->v6.daddr[i] = value->v6.address[i];
+			to->v6.saddr[i] = out->v6.daddr[i];
+		}
+		to->v6.dport = value->v6.port;
+		to->v6.sport = out->v6.dport;
+		to->v6.flags = TUPLE_IN;
+	} else {
+		to->v4.daddr = value->v4.address;
+		to->v4.saddr = out->v4.daddr;
+		to->v4.dport = value->v4.port;
+		to->v4.sport = out->v4.dport;
+		to->v4.flags = TUPLE_IN;
+	}
+}
+
+static __always_inline int leads_to(const struct nat_entry *value, const union tuple *out, int is6)
+{
+	return is6 ? value->v6.address[0] == out->v6.saddr[0] && value->v6.address[1] == out->v6.saddr[1] &&
+			       value->v6.port == out->v6.sport
+		   : value->v4.address == out->v4.saddr && value->v4.port == out->v4.sport;
+}
+
+static __always_inline enum nat_verdict clean_swapped(const union tuple *key, int is6, int dry,
+						      struct nat_totals *totals)
+{
+	union tuple out;
+	swap_ports(&out, key, is6);
+	long rc = dry ? (bpf_map_lookup_elem(&nat, &out) ? 0 : -ENOENT) : bpf_map_delete_elem(&nat, &out);
+	totals->egress += rc == 0;
+	totals->absent += rc == -ENOENT;
+	totals->failed += rc != 0 && rc != -ENOENT;
+	return rc == 0 ? SWAPPED : rc == -ENOENT ? ABSENT : FAILED;
+}
+
+// A reverse half that leads elsewhere is another connection's, which got the translated port meanwhile.
+static __always_inline enum nat_verdict clean_mapping(const union tuple *key, int is6, int dry,
+						      struct nat_totals *totals)
+{
+	union tuple out, in;
+	swap_addresses(&out, key, is6);
+	const struct nat_entry *value = bpf_map_lookup_elem(&nat, &out);
+	if (!value) {
+		totals->absent++;
+		return ABSENT;
+	}
+	reverse(&in, &out, value, is6);
+	const struct nat_entry *back = bpf_map_lookup_elem(&nat, &in);
+	int whole = back && leads_to(back, &out, is6);
+	long rc = dry ? 0 : bpf_map_delete_elem(&nat, &out);
+	if (rc != 0) {
+		totals->absent += rc == -ENOENT;
+		totals->failed += rc != -ENOENT;
+		return rc == -ENOENT ? ABSENT : FAILED;
+	}
+	totals->egress++;
+	rc = !whole ? -ENOENT : dry ? 0 : bpf_map_delete_elem(&nat, &in);
+	totals->ingress += rc == 0;
+	totals->halves += rc == -ENOENT;
+	totals->failed += rc != 0 && rc != -ENOENT;
+	return rc == 0 ? MAPPING : rc == -ENOENT ? OUT_ONLY : FAILED;
+}
+
+// What goes from the NAT map with a CT entry that was deleted. Where the connection is back, it needs its mapping.
+static __always_inline enum nat_verdict clean_nat(const union tuple *key, __u32 flags, __u32 dry,
+						  struct nat_totals *totals, int is6)
+{
+	if ((is6 ? key->v6.flags : key->v4.flags) != TUPLE_OUT)
+		return NONE;
+	if (!dry && bpf_map_lookup_elem(&table, key)) {
+		totals->kept++;
+		return KEPT;
+	}
+	return flags & DSR_INTERNAL ? clean_swapped(key, is6, dry, totals) : clean_mapping(key, is6, dry, totals);
+}
+
+// Functions that are not static are verified by themselves, once; in line, their branches would multiply those of the
+// callbacks beyond what a verifier looks at. It takes their pointers for ones that may be null.
+#define CLEAN_NAT(n)                                                                                                   \
+	__noinline int clean_nat##n(union tuple *key, __u32 flags, __u32 dry, struct nat_totals *totals)               \
+	{                                                                                                              \
+		return key && totals ? clean_nat(key, flags, dry, totals, n == 6) : NONE;                              \
+	}
+CLEAN_NAT(4)
+CLEAN_NAT(6)
+
+// Bounded by turns, whatever the clock does.
+__noinline int wait_for_writers(void)
+{
+	__u64 start = bpf_ktime_get_ns();
+	int turn = 0;
+	while (turn < GRACE_TURNS && bpf_ktime_get_ns() - start < GRACE_NS)
+		turn++;
+	return turn;
+}
+
+// The entry was deleted between two instructions of a datapath that had looked it up, and that wrote to it since. The
+// value is copied before the key is read: a slot that is given to another entry gets its key before its value.
+static __always_inline int put_back(const void *element, const __u64 *value, const union tuple *key, int is6)
+{
+	__u64 copy[sizeof(struct ct_entry) / 8];
+	union tuple owner;
+	for (int i = 0; i < 7; i++)
+		copy[i] = value[i];
+	barrier();
+	copy_key(&owner, element, is6);
+	return same_key(&owner, key, is6) && bpf_map_update_elem(&table, key, copy, BPF_NOEXIST) == 0;
+}
+
+static __always_inline long visit(const void *element, const __u64 *value, struct sweep *sweep, int is6)
+{
+	__u32 index = sweep->records, now = sweep->now, dry = sweep->options & DRY_RUN;
+	if (lifetime_of(value) >= now) {
+		sweep->seen++;
+		sweep->kept++;
+		return 0;
+	}
+	struct record *record = index < sweep->limit ? bpf_map_lookup_elem(&records, &index) : 0;
+	// A dry run gets nowhere by running again: it counts on.
+	if (!record && !dry) {
+		sweep->stopped = 1;
+		return 1;
+	}
+	sweep->seen++;
+	union tuple key;
+	copy_key(&key, element, is6);
+	__u32 flags = ((const struct ct_entry *)value)->flags;
+	if (record) {
+		record->key = key;
+		for (int i = 0; i < 7; i++)
+			record->value[i] = value[i];
+	}
+	if (!dry) {
+		__u32 lifetime = lifetime_of(value);
+		if (lifetime >= now) {
+			sweep->refreshed++;
+			return 0;
+		}
+		long rc = bpf_map_delete_elem(&table, &key);
+		if (rc != 0) {
+			sweep->vanished += rc == -ENOENT;
+			sweep->busy += rc != -ENOENT;
+			return 0;
+		}
+		wait_for_writers();
+		__u32 left = lifetime_of(value);
+		if (left != lifetime && left >= now && put_back(element, value, &key, is6)) {
+			sweep->refreshed++;
+			sweep->restored++;
+			return 0;
+		}
+	}
+	sweep->deleted++;
+	__u32 verdict = NONE;
+	if (sweep->options & WITH_NAT)
+		verdict = is6 ? clean_nat6(&key, flags, dry, &sweep->nat) : clean_nat4(&key, flags, dry, &sweep->nat);
+	if (record) {
+		record->nat = verdict;
+		sweep->records = index + 1;
+	}
+	return 0;
+}
+
+static __always_inline long visit_candidate(const __u32 *index, struct candidate *candidate, struct clean *clean,
+					    int is6)
+{
+	union tuple key;
+	if (*index >= clean->count)
+		return 1;
+	copy_key(&key, candidate->key, is6);
+	__u32 flags = candidate->flags, dry = clean->options & DRY_RUN;
+	candidate->nat = is6 ? clean_nat6(&key, flags, dry, &clean->nat) : clean_nat4(&key, flags, dry, &clean->nat);
+	return 0;
+}
+
+// A callback takes its context from the stack only.
+#define FAMILY(n)                                                                                                      \
+	static long visit##n(void *map, const void *key, const __u64 *value, struct sweep *sweep)                      \
+	{                                                                                                              \
+		return visit(key, value, sweep, n == 6);                                                               \
+	}                                                                                                              \
+	SEC("syscall") int sweep##n(struct sweep *given)                                                               \
+	{                                                                                                              \
+		struct sweep sweep = *given;                                                                           \
+		bpf_for_each_map_elem(&table, visit##n, &sweep, 0);                                                    \
+		*given = sweep;                                                                                        \
+		return 0;                                                                                              \
+	}                                                                                                              \
+	static long visit_candidate##n(void *map, const __u32 *index, struct candidate *candidate,                     \
+				       struct clean *clean)                                                            \
+	{                                                                                                              \
+		return visit_candidate(index, candidate, clean, n == 6);                                               \
+	}                                                                                                              \
+	SEC("syscall") int nat_clean##n(struct clean *given)                                                           \
+	{                                                                                                              \
+		struct clean clean = *given;                                                                           \
+		bpf_for_each_map_elem(&work, visit_candidate##n, &clean, 0);                                           \
+		*given = clean;                                                                                        \
+		return 0;                                                                                              \
+	}
+
+FAMILY(4)
+FAMILY(6)
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,138 @@
+/**
+ * Twins of the programs in `bpf/sweep.bpf.c`, for `BpfMemory`: same contexts, same records, same verdicts.
+ */
+import { type Family, Tuple } from "ctmap-core"
+import { NOEXIST } from "../Bpf.ts"
+import { cleanNat, type Clean } from "./cleanNat.ts"
+import type { MapView, ObjectTwin, Program } from "./memoryPrograms.ts"
+import {
+  clean,
+  CT_VALUE,
+  ENTRY_FLAGS,
+  LIFETIME,
+  noNatTotals,
+  option,
+  record,
+  sweep,
+  writeNatTotals
+} from "./sweepLayout.ts"
+import * as WorkList from "./workList.ts"
+
+const ENOENT = -2
+const EINVAL = -22
+
+const cleaner = (family: Family.Family, table: MapView, nat: MapView): Clean =>
+  cleanNat(family, {
+    hasCt: (key) => (table.lookup(key) === undefined ? ENOENT : 0),
+    lookup: (key, value) => {
+      const found = nat.lookup(key)
+      if (found === undefined) return ENOENT
+      value.set(found)
+      return 0
+    },
+    delete: (key) => nat.delete(key),
+    isPassing: () => true
+  })
+
+/** The words of a context, and the way back: they may not start at a multiple of four. */
+const wordsOf = (bytes: Uint8Array): Uint32Array<ArrayBuffer> => new Uint32Array(bytes.slice().buffer)
+const giveBack = (words: Uint32Array<ArrayBuffer>, bytes: Uint8Array): number => {
+  bytes.set(new Uint8Array(words.buffer))
+  return 0
+}
+
+const indexKey = (index: number): Uint8Array => new Uint8Array(Uint32Array.of(index).buffer)
+const u32 = (bytes: Uint8Array, at: number): number =>
+  new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength).getUint32(at, true)
+
+/** A record with its key and value, as they are now. */
+const write = (to: Uint8Array, key: Uint8Array, value: Uint8Array): void => {
+  to.fill(0, 0, record.value)
+  to.set(key)
+  to.set(value.subarray(0, CT_VALUE), record.value)
+}
+
+type Count = "kept" | "deleted" | "refreshed" | "vanished" | "busy"
+
+/** Deletes an expired entry, and puts it back where the datapath refreshed it meanwhile. */
+const remove = (table: MapView, key: Uint8Array, value: Uint8Array, now: number): Count | "restored" => {
+  const lifetime = u32(value, LIFETIME)
+  if (lifetime >= now) return "refreshed"
+  const rc = table.delete(key)
+  if (rc !== 0) return rc === ENOENT ? "vanished" : "busy"
+  const left = u32(value, LIFETIME)
+  const isBack = left !== lifetime && left >= now && table.update(key, value.slice(), NOEXIST) === 0
+  return isBack ? "restored" : "deleted"
+}
+
+const sweepOf =
+  (family: Family.Family): Program =>
+  (_, bytes, { table, nat, records }) => {
+    if (table === undefined || nat === undefined || records === undefined) return EINVAL
+    const context = wordsOf(bytes)
+    const count = (name: Count | "restored" | "seen" | "records" | "stopped"): number => context[sweep[name]]!++
+    const [now, options, limit] = [context[sweep.now]!, context[sweep.options]!, context[sweep.limit]!]
+    const isDry = (options & option.dryRun) !== 0
+    const cleanUp = cleaner(family, table, nat)
+    const totals = noNatTotals()
+    table.forEach((shown, value) => {
+      if (u32(value, LIFETIME) >= now) {
+        count("seen")
+        count("kept")
+        return false
+      }
+      const index = context[sweep.records]!
+      const slot = index < limit ? records.lookup(indexKey(index)) : undefined
+      if (slot === undefined && !isDry) {
+        count("stopped")
+        return true
+      }
+      count("seen")
+      const key = shown.slice()
+      const flags = value[ENTRY_FLAGS]!
+      if (slot !== undefined) write(slot, key, value)
+      const became = isDry ? "deleted" : remove(table, key, value, now)
+      count(became)
+      if (became === "restored") count("refreshed")
+      if (became !== "deleted") return false
+      const verdict = (options & option.withNat) === 0 ? 0 : cleanUp(key, flags, isDry, totals)
+      if (slot !== undefined) {
+        new DataView(slot.buffer, slot.byteOffset).setUint32(record.nat, verdict, true)
+        count("records")
+      }
+      return false
+    })
+    writeNatTotals(context, sweep.nat, totals)
+    return giveBack(context, bytes)
+  }
+
+const cleanOf =
+  (family: Family.Family): Program =>
+  (_, bytes, { table, nat, work }) => {
+    if (table === undefined || nat === undefined || work === undefined) return EINVAL
+    const context = wordsOf(bytes)
+    const isDry = (context[clean.options]! & option.dryRun) !== 0
+    const cleanUp = cleaner(family, table, nat)
+    const totals = noNatTotals()
+    let left = context[clean.count]!
+    work.forEach((_index, slot) => {
+      if (left-- === 0) return true
+      const candidate = new DataView(slot.buffer, slot.byteOffset, slot.byteLength)
+      const flags = candidate.getUint32(WorkList.candidate.expected, true)
+      const verdict = cleanUp(slot.slice(0, Tuple.shape(family).size), flags, isDry, totals)
+      candidate.setUint32(WorkList.candidate.verdict, verdict, true)
+      return false
+    })
+    writeNatTotals(context, clean.nat, totals)
+    return giveBack(context, bytes)
+  }
+
+/** The object: all its maps are given to it, or are not looked at. */
+export const twin: ObjectTwin = {
+  programs: {
+    sweep4: sweepOf("ipv4"),
+    sweep6: sweepOf("ipv6"),
+    nat_clean4: cleanOf("ipv4"),
+    nat_clean6: cleanOf("ipv6")
+  }
+}

@@ -1,0 +1,34 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Bpf from "ctmap-kernel/Bpf"
+import * as LibBpf from "ctmap-kernel/LibBpf"
+import { FdLeak, Privileged } from "ctmap-testing"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { cases } from "./sweepCases.ts"
+
+Privileged.suite(describe, "the sweep in the kernel", () => {
+  /** Ids of the maps of this file: others share the process and its fds. */
+  const ours = new Set<number>()
+  const recording = Layer.effect(
+    Bpf.Bpf,
+    Effect.map(Bpf.Bpf, (bpf) => ({
+      ...bpf,
+      mapCreate: (...args) => {
+        const fd = bpf.mapCreate(...args)
+        const info = bpf.mapInfo(fd)
+        if (typeof info !== "number") ours.add(info.id)
+        return fd
+      }
+    }))
+  ).pipe(Layer.provide(LibBpf.layer))
+
+  cases(recording)
+
+  it("left no fd open", () => {
+    assert.isAbove(ours.size, 50)
+    assert.deepStrictEqual(
+      FdLeak.since([], ({ kind, id }) => kind === "map" && ours.has(id)),
+      []
+    )
+  })
+})
