@@ -1,5 +1,5 @@
 import { spawn, spawnSync } from "node:child_process"
-import { chmodSync, chownSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs"
+import { chmodSync, chownSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { FdLeak, Privileged, Recorded, TempBpfFs } from "ctmap-testing"
 import { fileURLToPath } from "node:url"
@@ -49,7 +49,7 @@ Privileged.suite(describe, "every command on the recorded tables, in the kernel"
     assert.strictEqual(wrong.status, 2)
     assert.include(wrong.stderr, "  tcp and\n         ^")
     assert.strictEqual(ctmap("upgrade").status, 3)
-  })
+  }, 30_000)
 
   it("ends quietly when its reader has enough", async () => {
     const child = spawn(process.execPath, [...node, "--bpffs-root", root, "list"], {
@@ -69,6 +69,32 @@ Privileged.suite(describe, "every command on the recorded tables, in the kernel"
     const entries = [...Recorded.listings("pods-ktime").values()].flat().length
     assert.strictEqual(Number(stdout), entries + 4)
   })
+
+  it("reads pins that it may read with CAP_BPF alone, and says what it takes where it may not", () => {
+    const globals = `${root}/tc/globals`
+    const pins = readdirSync(globals).map((name) => `${globals}/${name}`)
+    const own = (uid: number, mode: number): void => {
+      for (const pin of pins) {
+        chownSync(pin, uid, uid)
+        chmodSync(pin, mode)
+      }
+    }
+    onTestFinished(() => own(0, 0o600))
+    // Root with one capability, and not another user, as below.
+    const onlyBpf = ["--bounding-set=-all,+bpf", "--inh-caps=-all", process.execPath, ...node, "--bpffs-root", root]
+    const limited = (...args: ReadonlyArray<string>) =>
+      spawnSync("setpriv", [...onlyBpf, ...args], { encoding: "latin1", maxBuffer: 1 << 26 })
+    own(65_534, 0o644)
+    for (const command of [["list"], ["count"], ["nat", "list", "-o", "ndjson", "--now", "5461"]]) {
+      const { status, stdout, stderr } = limited(...command)
+      assert.strictEqual(status, 0, stderr)
+      assert.strictEqual(stdout, ctmap(...command).stdout)
+    }
+    own(65_534, 0o600)
+    const { status, stdout, stderr } = limited("count")
+    assert.deepStrictEqual([status, stdout], [1, ""])
+    assert.match(stderr, /cilium_ct.*not permitted .*run as root, or with CAP_DAC_OVERRIDE/)
+  }, 60_000)
 
   it("tells an ordinary user which permission is missing, and how to get it", () => {
     chmodSync(fs.path, 0o700)
@@ -103,5 +129,5 @@ Privileged.suite(describe, "every command on the recorded tables, in the kernel"
     assert.strictEqual(copied.status, 0, copied.stderr)
     const lines = (text: string) => text.split("\n").toSorted()
     assert.deepStrictEqual(lines(ctmap("list", "--bpffs-root", `${fs.path}/copy`).stdout), lines(ctmap("list").stdout))
-  })
+  }, 30_000)
 })

@@ -18,7 +18,7 @@ describe("every command on the recorded tables, in memory", () => {
 
 const root = "/sys/fs/bpf"
 const line = (map: string, n: number): string =>
-  `${map}\t0a0000${n.toString(16).padStart(2, "0")}01010101005086d80600\t${"00".repeat(56)}\n`
+  `${map}\t0a00${n.toString(16).padStart(4, "0")}01010101005086d80600\t${"00".repeat(56)}\n`
 
 describe("errors", () => {
   it.effect("of a filter point at the column, before the kernel is asked for anything", () =>
@@ -103,9 +103,9 @@ describe("errors", () => {
 })
 
 /** A kernel with one table of `n` entries, whose times are all 0. */
-const withTable = (n: number) =>
+const withTable = (n: number, options: BpfMemory.Options = {}) =>
   Effect.gen(function* () {
-    const memory = BpfMemory.make()
+    const memory = BpfMemory.make(options)
     const { writeFileSync, mkdtempSync, rmSync } = yield* Effect.promise(() => import("node:fs"))
     const directory = mkdtempSync("/tmp/ctmap-test-")
     const file = `${directory}/table.tsv`
@@ -117,6 +117,50 @@ const withTable = (n: number) =>
     assert.strictEqual(code, 0, stderr)
     return memory
   })
+
+describe("health", () => {
+  it.effect("calls an LRU nearly full by what it holds before it evicts, not by what it was made for", () =>
+    Effect.gen(function* () {
+      const healthOf = (entries: number) =>
+        Effect.gen(function* () {
+          const { calls } = yield* withTable(entries, { possibleCpus: 2 })
+          return (yield* run(["maps", "-o", "json"], { bpf: calls })).stdout
+        })
+      // 1024 entries, of which two CPUs keep 128 free each: 768.
+      assert.notInclude(yield* healthOf(690), "nearly full")
+      assert.include(yield* healthOf(700), "nearly full")
+    })
+  )
+})
+
+describe("a scan that gives up", () => {
+  for (const command of [
+    ["list"],
+    ["list", "--sort", "bytes"],
+    ["count"],
+    ["count", "--where", "tcp"],
+    ["stats"],
+    ["top"]
+  ]) {
+    it.effect(`is a failure that says so: ctmap ${command.join(" ")}`, () =>
+      Effect.gen(function* () {
+        const { calls, control } = yield* withTable(40, { features: { batch: "unknown command" } })
+        const table = control.map(`${root}/tc/globals/cilium_ct4_global`)
+        const isKey = (key: unknown): key is Uint8Array => key instanceof Uint8Array
+        // The datapath deletes each key right before the walk goes on from it, and writes it again right after.
+        control.onCall((call, [, key]) => call === "nextKey" && isKey(key) && table?.delete(key))
+        control.onCall(
+          (call, [, key]) => call === "nextKey" && isKey(key) && table?.update(key, new Uint8Array(56)),
+          "after"
+        )
+        const { code, stderr } = yield* run(command, { bpf: calls })
+        assert.strictEqual(code, 1)
+        assert.match(stderr, /^ctmap: iteration aborted: map cilium_ct4_global .*try again.*\n$/)
+        assert.deepStrictEqual(control.openFds(), [])
+      })
+    )
+  }
+})
 
 describe("sorting", () => {
   it.effect("keeps no more than --limit, and says what it left out", () =>

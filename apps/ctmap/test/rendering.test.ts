@@ -6,6 +6,7 @@ import * as Histogram from "../src/Histogram.ts"
 import * as MapMemory from "../src/MapMemory.ts"
 import { span } from "../src/render/entries.ts"
 import * as Report from "../src/render/Report.ts"
+import * as Renderer from "../src/render/Renderer.ts"
 import { TextTable } from "../src/render/TextTable.ts"
 
 describe("TextTable", () => {
@@ -115,5 +116,59 @@ describe("exit codes", () => {
     assert.strictEqual(codeOf(new UsageError({ problem: "" })), 2)
     assert.strictEqual(codeOf(new Refused({ why: "" })), 3)
     assert.strictEqual(codeOf(new Error("anything")), 1)
+  })
+})
+
+describe("room", () => {
+  const lru = { type: 9, keySize: 14, valueSize: 56, maxEntries: 1024, flags: 0 }
+  it("is less than the size of a common LRU, by what each CPU keeps free", () => {
+    assert.strictEqual(MapMemory.room(lru, 2), 1024 - 256)
+    assert.strictEqual(MapMemory.room({ ...lru, maxEntries: 524_288 }, 2), 524_288 - 256)
+    assert.strictEqual(MapMemory.room(lru, 64), 1024 - 8 * 64)
+  })
+  it("is all of a plain hash, and of an LRU with lists per CPU", () => {
+    assert.strictEqual(MapMemory.room({ ...lru, type: 1 }, 2), 1024)
+    assert.strictEqual(MapMemory.room({ ...lru, flags: 2 }, 2), 1024)
+  })
+})
+
+describe("records", () => {
+  const table = {} as Renderer.Table<Renderer.Columns>
+  const render = (counts: ReadonlyArray<number>, text: (row: number) => string) => {
+    const renderer = Renderer.records(Renderer.jsonDocument, (_, row) => text(row))
+    const buffers = new Set<ArrayBufferLike>()
+    const parts: Array<string> = []
+    for (const count of counts) {
+      renderer.bind(
+        table,
+        Uint32Array.from({ length: count }, (_, i) => i),
+        count
+      )
+      for (let bytes = renderer.next(); bytes !== undefined; bytes = renderer.next()) {
+        buffers.add(bytes.buffer)
+        parts.push(Buffer.from(bytes).toString())
+      }
+    }
+    return { document: JSON.parse(renderer.open + parts.join("") + renderer.close) as unknown, parts, buffers }
+  }
+
+  it("are one document across batches, and come out of one buffer however many there are", () => {
+    const text = (row: number): string => JSON.stringify({ row, note: "ü".repeat(300) })
+    const { document, parts, buffers } = render([3000, 1, 33], text)
+    const rows = [3000, 1, 33].flatMap((count) => Array.from({ length: count }, (_, row) => row))
+    assert.deepStrictEqual(
+      document,
+      rows.map((row) => ({ row, note: "ü".repeat(300) }))
+    )
+    assert.isAbove(parts.length, 3)
+    assert.strictEqual(buffers.size, 1)
+  })
+
+  it("that are larger than the buffer are not lost", () => {
+    const { document } = render([3], (row) => JSON.stringify([row, "x".repeat(200_000)]))
+    assert.deepStrictEqual(
+      document,
+      [0, 1, 2].map((row) => [row, "x".repeat(200_000)])
+    )
   })
 })

@@ -8,6 +8,7 @@
 import type { Family } from "ctmap-core"
 import { CtColumns } from "ctmap-core/CtColumns"
 import * as MapSpec from "ctmap-core/MapSpec"
+import * as Bpf from "ctmap-kernel/Bpf"
 import * as BpfMap from "ctmap-kernel/BpfMap"
 import * as CtMaps from "ctmap-kernel/CtMaps"
 import * as KernelClock from "ctmap-kernel/KernelClock"
@@ -18,6 +19,7 @@ import * as Scan from "ctmap-kernel/Scan"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Clock from "../Clock.ts"
+import * as EntryCount from "../EntryCount.ts"
 import { NotFound } from "../Failure.ts"
 import * as Kernel from "../Kernel.ts"
 import * as MapMemory from "../MapMemory.ts"
@@ -32,7 +34,7 @@ export interface MapsOptions extends ClockOptions, Pick<SelectionOptions, "relea
   readonly entries: boolean
 }
 
-/** A map fuller than this is about to evict. */
+/** A map that has more than this of its room in use is about to evict. */
 const NEARLY_FULL = 0.9
 
 const columns: ReadonlyArray<Report.Field> = [
@@ -89,8 +91,9 @@ const describe = (pin: Pins.Pin, clock: Clock.Reading, options: MapsOptions) =>
     const map = yield* BpfMap.open(pin.path)
     const kind = kindOf(pin)
     const table = kind === undefined ? notATable : yield* tableOf(map, kind, clock, options)
-    const count = options.entries && kind !== undefined && isHash(map) ? yield* Scan.count(map) : null
+    const count = options.entries && kind !== undefined && isHash(map) ? yield* EntryCount.of(map) : null
     const fill = count === null ? null : count / map.info.maxEntries
+    const inUse = count === null ? 0 : count / MapMemory.room(map.info, (yield* Bpf.Bpf).possibleCpus())
     return {
       map: pin.name,
       path: pin.path,
@@ -107,7 +110,7 @@ const describe = (pin: Pins.Pin, clock: Clock.Reading, options: MapsOptions) =>
       clock: table.clock,
       health: [
         ...table.problems,
-        ...(fill !== null && fill >= NEARLY_FULL ? ["nearly full: an LRU evicts live entries, make it larger"] : [])
+        ...(inUse >= NEARLY_FULL ? ["nearly full: an LRU evicts live entries, make it larger"] : [])
       ]
     }
   })

@@ -85,8 +85,11 @@ export const jsonDocument: Document = { open: "[\n  ", between: ",\n  ", close: 
 /** One object a line. @since 0.1.0 */
 export const ndjsonDocument: Document = { open: "", between: "\n", close: "\n", empty: "" }
 
-/** Rows that are turned into text before some of it leaves. */
-const ROWS = 512
+/** Rows of a table that share the widths of their columns. */
+const TABLE_ROWS = 512
+
+/** Records that are text at a time: longer strings are large objects to V8, which pile up before they are collected. */
+const RECORDS = 32
 
 /** One text per entry, joined to a document. @since 0.1.0 */
 export const records = <C extends Columns>(
@@ -101,7 +104,8 @@ export const records = <C extends Columns>(
       first = false
       return lead + text
     },
-    { open: document.open, close: document.close, empty: document.empty }
+    { open: document.open, close: document.close, empty: document.empty },
+    RECORDS
   )
 }
 
@@ -111,19 +115,31 @@ export const cells = <C extends Columns>(
   print: (table: Table<C>, row: number) => ReadonlyArray<string>
 ): Renderer<C> => {
   const table = new TextTable(columns)
-  return chunked((of, rows) => table.print(rows.map((row) => print(of, row))), {
-    open: "",
-    close: "",
-    empty: new TextTable(columns).print([])
-  })
+  return chunked(
+    (of, rows) => table.print(rows.map((row) => print(of, row))),
+    { open: "", close: "", empty: new TextTable(columns).print([]) },
+    TABLE_ROWS
+  )
 }
 
+/** Text of so many rows at a time, collected in one buffer. */
 const chunked = <C extends Columns>(
   print: (table: Table<C>, rows: ReadonlyArray<number>) => string,
-  around: { readonly open: string; readonly close: string; readonly empty: string }
+  around: { readonly open: string; readonly close: string; readonly empty: string },
+  atOnce: number
 ): Renderer<C> => {
+  const buffer = Buffer.allocUnsafe(BUFFER)
   let bound: { readonly table: Table<C>; readonly rows: Uint32Array; readonly count: number } | undefined
   let from = 0
+  /** Text that did not fit any more. */
+  let left = ""
+  const more = (): string => {
+    if (left !== "" || bound === undefined || from >= bound.count) return left
+    const to = Math.min(from + atOnce, bound.count)
+    const text = print(bound.table, [...bound.rows.subarray(from, to)])
+    from = to
+    return text
+  }
   return {
     ...around,
     endTable: "",
@@ -132,11 +148,19 @@ const chunked = <C extends Columns>(
       from = 0
     },
     next: () => {
-      if (bound === undefined || from >= bound.count) return undefined
-      const to = Math.min(from + ROWS, bound.count)
-      const text = print(bound.table, [...bound.rows.subarray(from, to)])
-      from = to
-      return Buffer.from(text)
+      let end = 0
+      for (let text = more(); text !== ""; text = more()) {
+        const bytes = Buffer.byteLength(text)
+        left = end + bytes > BUFFER ? text : ""
+        if (left !== "") {
+          if (end > 0) break
+          // More than the buffer ever holds.
+          left = ""
+          return Buffer.from(text)
+        }
+        end += buffer.write(text, end)
+      }
+      return end === 0 ? undefined : buffer.subarray(0, end)
     }
   }
 }
