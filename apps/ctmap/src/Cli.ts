@@ -7,22 +7,9 @@ import { NAT_DEFAULT } from "ctmap-core/MapLimits"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
-import * as Effect from "effect/Effect"
 import * as Flags from "./Flags.ts"
-import { load } from "./Load.ts"
-
-const root = Command.make("ctmap").pipe(
-  Command.withSharedFlags({ bpffsRoot: Flags.bpffsRoot }),
-  Command.withDescription(
-    "Reads and explains the eBPF connection-tracking (CT) and NAT tables that Cilium's datapath writes.\n\n" +
-      "  Needs read access to the pins and CAP_BPF, as root has it. Data goes to the standard output, all else to the " +
-      "standard error.\n  Exit code: 0 done, 1 failed, 2 wrong usage, 3 refused."
-  )
-)
-
-/** Runs a handler that is not loaded yet, below the bpffs of the command line. */
-const lazily = <M, A, E, R>(from: () => Promise<M>, run: (module: M, root: string) => Effect.Effect<A, E, R>) =>
-  Effect.flatMap(root, ({ bpffsRoot }) => Effect.flatMap(load(from), (module) => run(module, bpffsRoot)))
+import { flush, gc, natFlush, natOrphans, purge, retries, watch } from "./CollectCommands.ts"
+import { lazily, root } from "./Root.ts"
 
 const list = Command.make(
   "list",
@@ -216,7 +203,10 @@ const natList = Command.make(
   ])
 )
 
-const nat = Command.make("nat").pipe(Command.withDescription("Works on NAT maps."), Command.withSubcommands([natList]))
+const nat = Command.make("nat").pipe(
+  Command.withDescription("Works on NAT maps."),
+  Command.withSubcommands([natList, natFlush, natOrphans, retries])
+)
 
 const file = (what: string) =>
   Argument.String("file").pipe(Argument.withDescription(`${what}; compressed where it ends in .gz; - for a pipe`))
@@ -345,5 +335,21 @@ const features = Command.make("features", { output: Flags.reportFormat }, ({ out
 
 /** @since 0.1.0 */
 export const cli = root.pipe(
-  Command.withSubcommands([list, get, count, maps, stats, top, nat, snapshot, macros, upgrade, features])
+  Command.withSubcommands([
+    list,
+    get,
+    count,
+    maps,
+    stats,
+    top,
+    watch,
+    gc,
+    purge,
+    flush,
+    nat,
+    snapshot,
+    macros,
+    upgrade,
+    features
+  ])
 )

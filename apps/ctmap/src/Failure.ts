@@ -72,10 +72,12 @@ const usageTags: ReadonlySet<string> = new Set([
   "InvalidMapLimits"
 ])
 
+const refusedTags: ReadonlySet<string> = new Set(["Refused", "ImplausibleClock", "GuardStopped"])
+
 /** The exit code of an error. @since 0.1.0 */
 export const codeOf = (error: unknown): number => {
   const tag = typeof error === "object" && error !== null && "_tag" in error ? String(error._tag) : ""
   if (tag === "BrokenPipe") return exit.done
-  if (tag === "Refused" || tag === "ImplausibleClock") return exit.refused
+  if (refusedTags.has(tag)) return exit.refused
   return usageTags.has(tag) ? exit.usage : exit.failed
 }

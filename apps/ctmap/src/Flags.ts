@@ -113,6 +113,56 @@ export const where = text(
   'Only entries that match, e.g. "tcp and dst 10.0.0.0/8 and dport 443 and not expired"'
 )
 
+const share = (
+  name: string,
+  description: string,
+  isShare: (n: number) => boolean,
+  allowed: string
+): Flag.Flag<number> =>
+  Flag.filter(Flag.Finite(name), isShare, () => `--${name} is ${allowed}`).pipe(
+    Flag.withMetavar("SHARE"),
+    Flag.withDescription(description)
+  )
+
+/** How a pass that deletes is done. @since 0.1.0 */
+export const passing = {
+  dryRun: Flag.Boolean("dry-run").pipe(
+    Flag.withAlias("n"),
+    Flag.withDefault(false),
+    Flag.withDescription("Only count what would be deleted")
+  ),
+  engine: Flag.Literals("engine", ["auto", "hybrid", "kernel", "portable"]).pipe(
+    Flag.withDefault("auto"),
+    Flag.withDescription(
+      "hybrid: batches, deleted inside the kernel; kernel: one program walks the table, fastest, holds a CPU meanwhile; " +
+        "portable: without programs; auto: hybrid where it can be had (default)"
+    )
+  ),
+  maxDeleteRatio: maybe(
+    share(
+      "max-delete-ratio",
+      "The largest share of a table that may go for another reason than expiry; more is refused with exit code 3 " +
+        "(default 0.5, and 1024 entries in any case)",
+      (n) => n >= 0 && n <= 1,
+      "a share from 0 to 1"
+    )
+  ),
+  maxDeletions: number("max-deletions", "N", "Stop after so many deletions in a table, with exit code 3"),
+  budget: share(
+    "budget",
+    "The share of one CPU that may be used (default 1)",
+    (n) => n > 0 && n <= 1,
+    "a share above 0 and up to 1"
+  ).pipe(Flag.withDefault(1))
+}
+
+/** The answer to what would be asked. @since 0.1.0 */
+export const assent = yes("yes", "Do not ask").pipe(Flag.withAlias("y"))
+
+/** Several values of one flag. @since 0.1.0 */
+export const several = (name: string, metavar: string, description: string): Flag.Flag<ReadonlyArray<string>> =>
+  Flag.String(name).pipe(Flag.atLeast(0), Flag.withMetavar(metavar), Flag.withDescription(description))
+
 /** @since 0.1.0 */
 export const limit = number("limit", "N", "Stop after this many entries")
 

@@ -40,3 +40,15 @@ export interface Sizes {
   readonly ctAny: number
   readonly nat: number
 }
+
+/** How a pass that deletes is done. @since 0.1.0 */
+export interface Passing extends Selection, ClockOptions {
+  readonly dryRun: boolean
+  readonly engine: "auto" | "hybrid" | "kernel" | "portable"
+  /** Of a table's entries; absent for the guard's own. */
+  readonly maxDeleteRatio: number | undefined
+  readonly maxDeletions: number | undefined
+  /** Share of one core. */
+  readonly budget: number
+  readonly output: "text" | "table" | "json" | "ndjson"
+}

@@ -42,3 +42,23 @@ export const make = (options: { readonly mixes: boolean }): Effect.Effect<Progre
       end: Effect.suspend(() => (shown ? progress("") : Effect.void))
     }
   })
+
+/** Runs a pass that reports how many entries of a map it has seen; the line is wiped at its end. @since 0.1.0 */
+export const during = <A, E, R>(
+  pass: (progress: ((map: string, seen: number) => void) | undefined) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R | Output> =>
+  Effect.flatMap(Output, ({ progress, terminals }) => {
+    if (!terminals.stderr) return pass(undefined)
+    let due = performance.now() + QUIET_MS
+    let shown = false
+    const hear = (map: string, seen: number): void => {
+      if (performance.now() < due) return
+      due = performance.now() + EVERY_MS
+      shown = true
+      Effect.runFork(progress(`${map}: ${seen.toLocaleString("en")} entries seen`))
+    }
+    return Effect.ensuring(
+      pass(hear),
+      Effect.suspend(() => (shown ? progress("") : Effect.void))
+    )
+  })

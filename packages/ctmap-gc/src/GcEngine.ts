@@ -12,12 +12,13 @@
  * @since 0.1.0
  */
 import type { CtTime, Filter, MapKind } from "ctmap-core"
-import { Bpf, type BpfError, type CtPair, Dump, KernelClock, Layout, Owner, type Scan } from "ctmap-kernel"
+import { Bpf, type BpfError, type CtPair, Dump, KernelClock, Layout, MapIterator, Owner, type Scan } from "ctmap-kernel"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import type { Deleted } from "./GcEvents.ts"
 import type * as GcPass from "./GcPass.ts"
 import { type GcRequest, isVolatile } from "./GcRequest.ts"
@@ -99,9 +100,22 @@ export interface Options {
   readonly engine?: "auto" | GcPass.Engine
   /** Entries per read to start with. Default 1024: about half a millisecond. */
   readonly batchSize?: number
+  /** Maps of more entries than this are swept by batches whatever the engine. Default {@link KERNEL_MAX_ENTRIES}. */
+  readonly kernelMaxEntries?: number
 }
 
-/** @since 0.1.0 */
+/**
+ * The kernel engine holds its CPU for about 0.2 µs an entry of the table: a quarter of a second here.
+ *
+ * @since 0.1.0
+ */
+export const KERNEL_MAX_ENTRIES = 1_048_576
+
+/**
+ * Where a `MapIterator` is provided, large tables are read by iterator, as long as it can promise to miss nothing.
+ *
+ * @since 0.1.0
+ */
 export const layer = (options: Options = {}): Layer.Layer<GcEngine, never, Bpf.Bpf | KernelClock.KernelClock> =>
   Layer.effect(GcEngine, make(options))
 
@@ -110,19 +124,19 @@ export const make: (options: Options) => Effect.Effect<GcEngine["Service"], neve
   Effect.fnUntraced(function* (options: Options) {
     const bpf = yield* Bpf.Bpf
     const clock = yield* KernelClock.KernelClock
-    return GcEngine.of({
-      sweep: (pair, plan) => Effect.provideService(sweepPair(pair, plan, clock, options), Bpf.Bpf, bpf)
+    const iterators = yield* Effect.serviceOption(MapIterator.MapIterator)
+    const kernel = Option.match(iterators, {
+      onNone: () => Context.make(Bpf.Bpf, bpf),
+      onSome: (iterator) => Context.make(Bpf.Bpf, bpf).pipe(Context.add(MapIterator.MapIterator, iterator))
     })
+    return GcEngine.of({ sweep: (pair, plan) => Effect.provide(sweepPair(pair, plan, clock, options), kernel) })
   })
-
-/** How the engines of this module are had from compare-and-delete. */
-const deleters = { auto: "auto", hybrid: "program", kernel: "auto", portable: "portable" } as const
 
 const sweepPair = (
   pair: CtPair.CtPair,
   plan: Plan,
   clock: KernelClock.KernelClock["Service"],
-  { engine = "auto", batchSize = 1024 }: Options
+  { engine = "auto", batchSize = 1024, kernelMaxEntries = KERNEL_MAX_ENTRIES }: Options
 ): Effect.Effect<GcPass.GcPass, SweepError, Bpf.Bpf> =>
   Effect.gen(function* () {
     const began = performance.now()
@@ -155,6 +169,9 @@ const sweepPair = (
     const pass = Effect.gen(function* () {
       // All of them before the first entry goes: a pass that must refuse one table refuses.
       const targets = yield* Effect.forEach(maps, targetOf)
+      if (pair.nat?.mismatch !== undefined) {
+        return yield* Effect.fail(new Dump.UnknownLayout({ map: pair.nat.map.name, why: pair.nat.mismatch }))
+      }
       for (const target of targets) {
         const { map, transport } = target.ct
         const judge = yield* Judge.compile(requests, { ...target, family: pair.family, now, source: clock.source })
@@ -175,8 +192,9 @@ const sweepPair = (
             pace,
             publish: plan.publish,
             hook,
-            engine: deleters[engine],
-            nat: undefined,
+            engine,
+            nat: pair.nat,
+            kernelMaxEntries,
             batchSize,
             progress: plan.progress
           },

@@ -34,6 +34,8 @@ export interface GcRequest {
   readonly filter?: Filter.Filter | undefined
   /** Delete everything, entries that never expire included. */
   readonly everything?: boolean | undefined
+  /** Of all that, only entries that this filter accepts too. */
+  readonly within?: Filter.Filter | undefined
   readonly emit?: EmitKept | undefined
 }
 

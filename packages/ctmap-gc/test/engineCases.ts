@@ -192,6 +192,35 @@ export const engineCases = (kernel: Stage.Kernel, engine: GcPass.Engine): void =
       )
     )
 
+    it.effect("a request can be narrowed, and the reason stays what it is", () =>
+      on(
+        Effect.gen(function* () {
+          const tcp = [
+            Stage.ct({ lifetime: 1, dport: 443, sport: 1 }),
+            Stage.ct({ lifetime: 1, dport: 80, sport: 2 }),
+            Stage.ct({ lifetime: 5000, dport: 443, sport: 3 })
+          ]
+          const pair = yield* Stage.pair({ tcp })
+          const within = filter("dport 443").filter
+          const pass = yield* sweep(engine, pair, { requests: [{ expired: true, within }], trustsClock: true })
+          assert.deepStrictEqual(yield* Stage.keysOf(pair.tcp.map), tcp.slice(1).map(Stage.keyHex).toSorted())
+          assert.strictEqual(pass.maps[0]!.reasons.expired, 1)
+          const both = yield* sweep(engine, pair, {
+            requests: [{ expired: true, within }, filter("dport 80"), { everything: true, within }],
+            trustsClock: true
+          })
+          assert.deepStrictEqual(
+            [both.maps[0]!.reasons["matched-filter"], both.maps[0]!.reasons.flushed, both.maps[0]!.kept],
+            [1, 1, 0]
+          )
+          assert.deepStrictEqual(
+            both.requests.map(({ deleted }) => deleted),
+            [0, 1, 1]
+          )
+        })
+      )
+    )
+
     it.effect(
       "expired entries stay where only others are asked for, and an empty set of addresses matches nothing",
       () =>
@@ -401,5 +430,135 @@ export const engineCases = (kernel: Stage.Kernel, engine: GcPass.Engine): void =
         })
       )
     )
+
+    for (const [set, now] of [
+      ["pods-ktime", 5462],
+      ["nat-orphans-ktime", 5495]
+    ] as const) {
+      for (const family of families) {
+        it.effect(`${set}, ${family}: a pass leaves what Cilium's own left, in CT and NAT maps`, () =>
+          on(
+            Effect.gen(function* () {
+              const digit = family === "ipv4" ? 4 : 6
+              const [tcp, any, nat] = [
+                `cilium_ct${digit}_global`,
+                `cilium_ct_any${digit}_global`,
+                `cilium_snat_v${digit}_external`
+              ]
+              const pair = yield* Stage.pair({
+                family,
+                tcp: Stage.recorded(set, "before", tcp),
+                any: Stage.recorded(set, "before", any),
+                nat: Stage.recorded(set, "before", nat)
+              })
+              const pass = yield* sweep(engine, pair, {}, now)
+              checkSums(pass)
+              const left = (map: string) => Stage.recorded(set, "after-gc", map).map(Stage.keyHex).toSorted()
+              assert.deepStrictEqual(yield* Stage.keysOf(pair.tcp.map), left(tcp))
+              assert.deepStrictEqual(yield* Stage.keysOf(pair.any.map), left(any))
+              assert.deepStrictEqual(yield* Stage.keysOf(pair.nat!.map), left(nat))
+              const gone = Stage.recorded(set, "before", nat).length - left(nat).length
+              const counted = pass.maps.reduce((sum, { nat: counts }) => sum + counts.egress + counts.ingress, 0)
+              assert.strictEqual(counted, gone, "every NAT entry that went is counted")
+              assert.strictEqual(pass.nat, nat)
+            })
+          )
+        )
+      }
+    }
+
+    const mappings: ReadonlyArray<{
+      readonly title: string
+      readonly entry: Parameters<typeof Stage.ct>[0]
+      readonly nat: ReadonlyArray<Parameters<typeof Stage.nat>[0]>
+      readonly counts: Partial<GcPass.NatCounts>
+      readonly left: number
+    }> = [
+      {
+        title: "both halves of its mapping go with a connection",
+        entry: { daddr: [1], saddr: [2], dport: 80, sport: 1000 },
+        nat: [
+          { daddr: [2], saddr: [1], dport: 80, sport: 1000, to: [[9], 40_000] },
+          { daddr: [9], saddr: [2], dport: 40_000, sport: 80, tupleFlags: 1, to: [[1], 1000] }
+        ],
+        counts: { egress: 1, ingress: 1 },
+        left: 0
+      },
+      {
+        title: "an echo's mapping goes like any other",
+        entry: { daddr: [1], saddr: [2], dport: 0, sport: 1000, proto: 1 },
+        nat: [
+          { daddr: [2], saddr: [1], dport: 0, sport: 1000, proto: 1, to: [[9], 1000] },
+          { daddr: [9], saddr: [2], dport: 1000, sport: 0, proto: 1, tupleFlags: 1, to: [[1], 1000] }
+        ],
+        counts: { egress: 1, ingress: 1 },
+        left: 0
+      },
+      {
+        title: "the one half of direct server return goes, under exchanged ports",
+        entry: { daddr: [1], saddr: [2], dport: 80, sport: 1000, flags: 0x80 },
+        nat: [{ daddr: [1], saddr: [2], dport: 1000, sport: 80, to: [[9], 80] }],
+        counts: { egress: 1 },
+        left: 0
+      },
+      {
+        title: "where the reverse half is missing, the other goes",
+        entry: { daddr: [1], saddr: [2], dport: 80, sport: 1000 },
+        nat: [{ daddr: [2], saddr: [1], dport: 80, sport: 1000, to: [[9], 40_000] }],
+        counts: { egress: 1, halves: 1 },
+        left: 0
+      },
+      {
+        title: "a reverse half that leads to somebody else stays",
+        entry: { daddr: [1], saddr: [2], dport: 80, sport: 1000 },
+        nat: [
+          { daddr: [2], saddr: [1], dport: 80, sport: 1000, to: [[9], 40_000] },
+          { daddr: [9], saddr: [2], dport: 40_000, sport: 80, tupleFlags: 1, to: [[3], 1000] }
+        ],
+        counts: { egress: 1, halves: 1 },
+        left: 1
+      },
+      {
+        title: "a reverse half alone is left for the orphan purge",
+        entry: { daddr: [1], saddr: [2], dport: 80, sport: 1000 },
+        nat: [{ daddr: [9], saddr: [2], dport: 40_000, sport: 80, tupleFlags: 1, to: [[1], 1000] }],
+        counts: { absent: 1 },
+        left: 1
+      },
+      ...[1, 2, 3, 4, 5].map((tupleFlags) => ({
+        title: `an entry with tuple flags ${tupleFlags} owns no mapping`,
+        entry: { daddr: [1], saddr: [2], dport: 80, sport: 1000, tupleFlags },
+        nat: [{ daddr: [2], saddr: [1], dport: 80, sport: 1000, to: [[9], 40_000] }] as const,
+        counts: {},
+        left: 1
+      }))
+    ]
+    for (const family of families) {
+      for (const { title, entry, nat, counts, left } of mappings) {
+        it.effect(`${family}: ${title}`, () =>
+          on(
+            Effect.gen(function* () {
+              const expired = Stage.ct({ family, lifetime: 1, ...entry })
+              const pair = yield* Stage.pair({
+                family,
+                ...(entry.proto === 1 ? { any: [expired] } : { tcp: [expired] }),
+                nat: nat.map((about) => Stage.nat({ family, ...about }))
+              })
+              const pass = yield* sweep(engine, pair)
+              assert.deepStrictEqual(pass.maps.find(({ deleted }) => deleted > 0)?.nat, {
+                egress: 0,
+                ingress: 0,
+                absent: 0,
+                halves: 0,
+                kept: 0,
+                failed: 0,
+                ...counts
+              })
+              assert.strictEqual((yield* Stage.keysOf(pair.nat!.map)).length, left)
+            })
+          )
+        )
+      }
+    }
   })
 }

@@ -8,6 +8,7 @@ import {
   CompareAndDelete,
   CtPair,
   type KernelClock,
+  KernelSweep,
   type Layout,
   Owner,
   Scan
@@ -27,7 +28,10 @@ export interface Kernel {
 }
 
 /** The kernel in memory with the programs that passes load. */
-export const objects: BpfMemory.Options["objects"] = { [CompareAndDelete.object]: CompareAndDelete.twin }
+export const objects: BpfMemory.Options["objects"] = {
+  [CompareAndDelete.object]: CompareAndDelete.twin,
+  [KernelSweep.object]: KernelSweep.twin
+}
 
 export const memory: Kernel = { name: "in memory", layer: BpfMemory.layerTest({ objects }) }
 

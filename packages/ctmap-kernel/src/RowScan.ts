@@ -49,6 +49,8 @@ export interface Options {
   readonly method?: Method
   /** Entries per batch, where the map is read by batch or by next key. */
   readonly batchSize?: number
+  /** Use no iterator that cannot promise to miss nothing; whether it did is told by `exact` in any case. */
+  readonly mustBeExact?: boolean
 }
 
 /** Maps of fewer entries are read by batch: an iterator's program takes longer to load than they take to read. @since 0.1.0 */
@@ -103,7 +105,7 @@ export const forEach = <E, R>(
   options: Options = {}
 ): Effect.Effect<Report, BpfError | E, Bpf.Bpf | R> =>
   Effect.scoped(
-    Effect.flatMap(start(map, options.method), (started): Effect.Effect<Report, BpfError | E, Bpf.Bpf | R> =>
+    Effect.flatMap(start(map, options), (started): Effect.Effect<Report, BpfError | E, Bpf.Bpf | R> =>
       Option.isSome(started)
         ? iterate(started.value, use)
         : Effect.map(
@@ -124,7 +126,7 @@ export const stream = (
   options: Options = {}
 ): Stream.Stream<Rows.Rows, BpfError | Scan.Incomplete, Bpf.Bpf> =>
   Stream.unwrap(
-    Effect.map(start(map, options.method), (started): Stream.Stream<Rows.Rows, BpfError | Scan.Incomplete, Bpf.Bpf> =>
+    Effect.map(start(map, options), (started): Stream.Stream<Rows.Rows, BpfError | Scan.Incomplete, Bpf.Bpf> =>
       Option.isSome(started)
         ? Stream.fromPull(Effect.succeed(pullOf(started.value)))
         : Stream.map(Scan.streamComplete(map, portable(options)), ({ rows }) => rows)
@@ -140,6 +142,15 @@ const portable = ({ method, batchSize }: Options): Scan.Options => ({
 })
 
 const start = (
+  map: BpfMap,
+  { method, mustBeExact = false }: Options
+): Effect.Effect<Option.Option<Reader>, BpfError, Bpf.Bpf | Scope.Scope> =>
+  Effect.map(
+    startAny(map, method),
+    Option.filter((reader) => !mustBeExact || reader.isExact())
+  )
+
+const startAny = (
   map: BpfMap,
   method: Method | undefined
 ): Effect.Effect<Option.Option<Reader>, BpfError, Bpf.Bpf | Scope.Scope> =>

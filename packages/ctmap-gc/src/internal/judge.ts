@@ -28,6 +28,7 @@ interface Rules {
   readonly stable: ReadonlyArray<Predicate>
   readonly volatile: ReadonlyArray<Predicate>
   readonly everything: boolean
+  readonly within: Predicate | undefined
 }
 
 export interface Judge {
@@ -46,17 +47,13 @@ export interface Judge {
 const compileOne = (request: GcRequest, context: Context): Effect.Effect<Rules, Filter.FilterUnsupported> =>
   Effect.gen(function* () {
     const { family, release, now, source } = context
-    const predicate =
-      request.filter === undefined
-        ? undefined
-        : yield* Effect.fromResult(
-            FilterPredicate.compileCt(request.filter, {
-              family,
-              release,
-              now,
-              secondsPerUnit: CtTime.secondsPerUnit(source)
-            })
-          )
+    const predicateOf = (filter: Filter.Filter | undefined) => {
+      const secondsPerUnit = CtTime.secondsPerUnit(source)
+      return filter === undefined
+        ? Effect.undefined
+        : Effect.fromResult(FilterPredicate.compileCt(filter, { family, release, now, secondsPerUnit }))
+    }
+    const predicate = yield* predicateOf(request.filter)
     const isStable = request.filter !== undefined && !isVolatile(request.filter)
     const ips = request.addresses === undefined ? undefined : AddressSet.make(family, request.addresses)
     return {
@@ -64,7 +61,8 @@ const compileOne = (request: GcRequest, context: Context): Effect.Effect<Rules, 
       addresses: ips === undefined || ips.size === 0 ? undefined : ips,
       stable: predicate !== undefined && isStable ? [predicate] : [],
       volatile: predicate !== undefined && !isStable ? [predicate] : [],
-      everything: request.everything === true
+      everything: request.everything === true,
+      within: yield* predicateOf(request.within)
     }
   })
 
@@ -74,7 +72,8 @@ const union = (all: ReadonlyArray<Rules>, addresses: AddressSet.AddressSet | und
   addresses,
   stable: all.flatMap(({ stable }) => stable),
   volatile: all.flatMap((rules) => rules.volatile),
-  everything: all.some(({ everything }) => everything)
+  everything: all.some(({ everything }) => everything),
+  within: undefined
 })
 
 const hasAddress = ({ addresses }: Rules, columns: CtColumns.CtColumns, row: number): boolean => {
@@ -117,8 +116,30 @@ const decideExpired =
 const isExpiry = ({ addresses, stable, volatile, everything }: Rules): boolean =>
   addresses === undefined && stable.length === 0 && volatile.length === 0 && !everything
 
-const decider = (rules: Rules): Judge["decide"] =>
-  isExpiry(rules) ? decideExpired(rules.expiredBefore) : decideAny(rules)
+const decider = (rules: Rules): Judge["decide"] => {
+  const decide = isExpiry(rules) ? decideExpired(rules.expiredBefore) : decideAny(rules)
+  const { within } = rules
+  if (within === undefined) return decide
+  return (columns, row) => {
+    const code = decide(columns, row)
+    return code === GcReason.KEEP || within(columns, row) ? code : GcReason.KEEP
+  }
+}
+
+/** The first reason that any of several gives; presence alone where any of them asks for no more. */
+const firstOf =
+  (deciders: ReadonlyArray<Judge["decide"]>): Judge["decide"] =>
+  (columns, row) => {
+    let first: number = GcReason.KEEP
+    let presence = 0
+    for (const decide of deciders) {
+      const code = decide(columns, row)
+      if (code === GcReason.KEEP) continue
+      first = Math.min(first, code & 0xff)
+      presence |= code & PRESENCE
+    }
+    return first === GcReason.KEEP ? first : first | presence
+  }
 
 /**
  * Compiles requests for the tables of a family. Errors: `FilterUnsupported` for a term that CT tables do not have.
@@ -130,12 +151,18 @@ export const compile = (
   Effect.map(
     Effect.forEach(requests, (request) => compileOne(request, context)),
     (each) => {
-      const ips = requests.flatMap(({ addresses }) => addresses ?? [])
-      const all = union(each, ips.length === 0 ? undefined : AddressSet.make(context.family, ips))
       const deciders = each.map(decider)
+      const open = each.filter(({ within }) => within === undefined)
+      const ips = requests.flatMap(({ addresses, within }) => (within === undefined ? (addresses ?? []) : []))
+      const all = union(open, ips.length === 0 ? undefined : AddressSet.make(context.family, ips))
+      const narrowed = each.filter(({ within }) => within !== undefined)
+      const decide =
+        narrowed.length === 0
+          ? decider(all)
+          : firstOf([...(open.length > 0 ? [decider(all)] : []), ...narrowed.map(decider)])
       const emits = requests.flatMap(({ emit }) => (emit === undefined ? [] : [emit]))
       return {
-        decide: decider(all),
+        decide,
         attribute:
           deciders.length === 1
             ? (_columns, _row, into) => {
@@ -146,8 +173,8 @@ export const compile = (
                   if (deciders[i]!(columns, row) !== GcReason.KEEP) into[i]! += 1
               },
         requests: requests.length,
-        isExpiryOnly: isExpiry(all) && emits.length === 0,
-        isLimited: !isExpiry(all),
+        isExpiryOnly: each.every(isExpiry) && narrowed.length === 0 && emits.length === 0,
+        isLimited: !each.every(isExpiry),
         emits
       }
     }

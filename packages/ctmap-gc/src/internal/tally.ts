@@ -46,9 +46,22 @@ export class MapTally {
     for (const request of this.requests) request.wanted = 0
   }
 
+  /** Before the map is walked once more: what is left of it counts anew, what has been done stays. */
+  again(): void {
+    const gone = this.deleted + this.refreshed + this.vanished + this.busy
+    this.restart()
+    this.seen = this.wanted = gone
+    for (const request of this.requests) request.wanted = request.deleted
+  }
+
+  /** Sums of compare-and-delete, where what was put back is no part of what was refreshed. */
+  addCompared(totals: Readonly<CompareAndDelete.Totals>): void {
+    this.add({ ...totals, refreshed: totals.refreshed + totals.restored })
+  }
+
   add(totals: Readonly<CompareAndDelete.Totals>): void {
     this.deleted += totals.deleted
-    this.refreshed += totals.refreshed + totals.restored
+    this.refreshed += totals.refreshed
     this.restored += totals.restored
     this.vanished += totals.vanished
     this.busy += totals.busy

@@ -1,0 +1,90 @@
+/**
+ * `ctmap watch`: entries as they become due for collection, seen by dry passes of our own. Deletes nothing.
+ *
+ * @since 0.1.0
+ */
+import type { CtColumns } from "ctmap-core"
+import * as CtJson from "ctmap-core/CtJson"
+import * as CtText from "ctmap-core/CtText"
+import * as GcEngine from "ctmap-gc/GcEngine"
+import * as GcEvents from "ctmap-gc/GcEvents"
+import * as GcReason from "ctmap-gc/GcReason"
+import { KernelClock } from "ctmap-kernel/KernelClock"
+import * as MapIterator from "ctmap-kernel/MapIterator"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Clock from "../Clock.ts"
+import * as Entries from "../Entries.ts"
+import * as Kernel from "../Kernel.ts"
+import type { ClockOptions, Selection } from "../Options.ts"
+import * as Output from "../Output.ts"
+import * as Pairs from "../Pairs.ts"
+
+/** @since 0.1.0 */
+export interface WatchOptions extends Selection, ClockOptions {
+  readonly where: string | undefined
+  readonly output: "text" | "ndjson"
+  /** Seconds between two passes. */
+  readonly interval: number
+  /** Passes to make; absent for no end. */
+  readonly passes: number | undefined
+  /** Tell of what is due already, too. */
+  readonly backlog: boolean
+  readonly budget: number
+}
+
+/**
+ * Every pass tells of the entries that have expired since the one before, so each is told of once: an entry that is
+ * refreshed and expires again is told of again.
+ *
+ * @since 0.1.0
+ */
+export const watch = (root: string, options: WatchOptions) =>
+  Kernel.provide(
+    root,
+    Effect.gen(function* () {
+      const within = yield* Entries.parse(options.where)
+      const first = yield* Clock.read(options)
+      yield* Pairs.choose(options)
+      let since = options.backlog ? 0 : first.now
+      for (let made = 1; ; made++) {
+        const reading = yield* Clock.read(options)
+        const clock = { source: reading.source, now: Effect.succeed(reading.now) }
+        const engine = yield* GcEngine.make({}).pipe(Effect.provideService(KernelClock, clock))
+        // Asked for anew: maps can be replaced while we watch.
+        for (const { source, transports } of yield* Pairs.choose(options)) {
+          const found: Array<GcEvents.Deleted> = []
+          const plan = { serial: made, requests: [{ expired: true, within }], dryRun: true, transports }
+          const { budget } = options
+          yield* Effect.scoped(
+            Effect.flatMap(source.open, (pair) =>
+              engine.sweep(pair, { ...plan, budget, trustsClock: reading.fixed, publish: (event) => found.push(event) })
+            )
+          )
+          for (const event of found) yield* tell(event, since, reading, options.output)
+        }
+        since = reading.now
+        if (made === options.passes) return
+        yield* Effect.sleep(Duration.seconds(options.interval))
+      }
+    }).pipe(Effect.provide(MapIterator.layer))
+  )
+
+const tell = (event: GcEvents.Deleted, since: number, clock: Clock.Reading, output: WatchOptions["output"]) => {
+  const columns = GcEvents.columns(event)
+  let text = ""
+  for (let row = 0; row < columns.count; row++) {
+    if (columns.lifetime(row) < since) continue
+    const reason = GcReason.names[event.reasons[row]!]!
+    text +=
+      output === "ndjson"
+        ? `${JSON.stringify({ event: "due", reason, ...CtJson.ctRecord(columns, row, { map: event.map, clock }) })}\n`
+        : lineOf(columns, row, event.map, reason)
+  }
+  return text === "" ? Effect.void : Output.write(text)
+}
+
+const lineOf = (columns: CtColumns.CtColumns, row: number, map: string, reason: string): string => {
+  const { key, entry } = columns.record(row)
+  return `${map}: ${reason}: ${CtText.line(key, entry)?.trimEnd() ?? CtText.keyString(key)}\n`
+}

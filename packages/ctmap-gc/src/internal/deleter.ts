@@ -1,0 +1,167 @@
+/**
+ * Deleting candidates: compare and delete, clean up NAT, tell of it. One call into the kernel and all that follows from it
+ * is one step that nothing interrupts.
+ */
+import { CtEntry } from "ctmap-core"
+import { type Bpf, BpfError, type BpfMap, CompareAndDelete, NatCleanUp } from "ctmap-kernel"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type * as GcPass from "../GcPass.ts"
+import * as Guard from "../Guard.ts"
+import { Candidates } from "./candidates.ts"
+import type { Plan, SweepError, Target } from "./plan.ts"
+import type { MapTally } from "./tally.ts"
+
+export interface Deleter {
+  /** Deletes what still is as it was read, with everything that follows from it. */
+  readonly delete: (candidates: Candidates) => Effect.Effect<void, SweepError, Bpf.Bpf>
+}
+
+/** Candidates of one call where each costs two system calls: half a millisecond. */
+const PORTABLE_SLICE = 256
+
+/** Programs are loaded when the first candidate turns up: most maps of a pass have none. */
+export const makeDeleter = (
+  target: Target,
+  plan: Plan,
+  tally: MapTally
+): Effect.Effect<Deleter, never, Bpf.Bpf | Scope.Scope> =>
+  Effect.gen(function* () {
+    const { map, family } = target.ct
+    const context = yield* Effect.context<Bpf.Bpf | Scope.Scope>()
+    const table = tableOf(map)
+    const options = { engine: engineOf(plan) }
+    const load = yield* Effect.cached(Effect.provide(CompareAndDelete.make(table, options), context))
+    const loadNat = yield* Effect.cached(Effect.provide(natCleaner(target, plan), context))
+    const finish = finisher(target, plan, tally)
+    const gone = new Candidates({ family, release: target.release }, "presence", 1024)
+
+    /** One call into the kernel and all that follows: nothing interrupts it, so nothing is deleted and then forgotten. */
+    const step = (
+      deleter: CompareAndDelete.CompareAndDelete,
+      nat: NatCleaner | undefined,
+      candidates: Candidates,
+      from: number,
+      count: number
+    ) =>
+      Effect.suspend(() => {
+        const before = performance.now()
+        const rc = deleter.run(candidates, candidates.compared, from, count)
+        tally.called(performance.now() - before)
+        tally.addCompared(deleter.totals)
+        gone.takeDeleted(candidates, from, rc < 0 ? judged(deleter.totals) : count)
+        const cleaned = gone.count === 0 ? undefined : nat?.(gone)
+        if (cleaned !== undefined && typeof cleaned !== "number") tally.addNat(cleaned)
+        finish(gone)
+        if (rc < 0) return Effect.fail(failed(deleter.engine === "program" ? "run program" : "delete", rc, map))
+        return typeof cleaned === "number" && plan.nat !== undefined
+          ? Effect.fail(failed("delete", cleaned, plan.nat.map))
+          : Effect.void
+      })
+
+    return {
+      delete: Effect.fnUntraced(function* (candidates: Candidates) {
+        if (candidates.count === 0) return
+        if (plan.dryRun) return finish(candidates)
+        const stopped = cutToLimit(plan, target, tally, candidates)
+        const deleter = yield* load
+        const nat = yield* loadNat
+        tally.engine = deleter.engine === "program" ? "hybrid" : "portable"
+        const slice = deleter.engine === "portable" ? PORTABLE_SLICE : deleter.capacity
+        for (let from = 0; from < candidates.count; from += slice) {
+          if (from > 0) yield* plan.pace.rest
+          yield* step(deleter, nat, candidates, from, Math.min(slice, candidates.count - from))
+        }
+        if (stopped !== undefined) return yield* Effect.fail(stopped())
+      })
+    }
+  })
+
+const failed = (operation: BpfError.BpfError["operation"], rc: number, map: BpfMap.BpfMap): BpfError.BpfError =>
+  BpfError.fromErrno({ operation, errno: -rc, map: map.name, path: map.path })
+
+const judged = ({ deleted, refreshed, vanished, restored, busy }: Readonly<CompareAndDelete.Totals>): number =>
+  deleted + refreshed + vanished + restored + busy
+
+/** Cuts a list that would exceed the absolute limit, and says how the pass ends after it. */
+const cutToLimit = (
+  { limits }: Plan,
+  { ct }: Target,
+  tally: MapTally,
+  candidates: Candidates
+): (() => Guard.GuardStopped) | undefined => {
+  const allowed = limits.maxDeletions
+  const room = Math.max(0, allowed - tally.deleted)
+  if (candidates.count <= room) return undefined
+  candidates.count = room
+  return () => {
+    const { seen, wanted, deleted } = tally
+    const map = ct.map.name
+    return new Guard.GuardStopped({ map, entries: seen, wanted, allowed, deleted, limit: "max-deletions" })
+  }
+}
+
+/** Deletes the NAT entries of CT entries that are gone, synchronously: the sums, or `-errno`. */
+type NatCleaner = (candidates: Candidates) => GcPass.NatCounts | number
+
+const natCleaner = (
+  { ct }: Target,
+  plan: Plan
+): Effect.Effect<NatCleaner | undefined, BpfError.BpfError, Bpf.Bpf | Scope.Scope> =>
+  plan.nat === undefined || plan.dryRun
+    ? Effect.undefined
+    : Effect.map(
+        NatCleanUp.make(
+          { ct: tableOf(ct.map), nat: tableOf(plan.nat.map), family: ct.family },
+          { engine: engineOf(plan) }
+        ),
+        (cleanUp) => (candidates) => cleanUp.run(candidates, candidates.count)
+      )
+
+/** How an engine of ours is had from those of the kernel package. */
+const engineOf = ({ engine }: Plan): "auto" | "program" | "portable" =>
+  engine === "portable" ? "portable" : engine === "hybrid" ? "program" : "auto"
+
+/** An open map as programs take it. */
+export const tableOf = ({ fd, name, info }: BpfMap.BpfMap): CompareAndDelete.Table => ({
+  fd,
+  name,
+  keySize: info.keySize,
+  valueSize: info.valueSize
+})
+
+/** What follows from a deletion besides NAT: reasons, the hook, events. In a dry run, what would. */
+export const finisher = (
+  { ct, owner, release }: Target,
+  { serial, judge, dryRun, publish, hook }: Plan,
+  tally: MapTally
+): ((candidates: Candidates) => void) => {
+  const { family } = ct
+  const count = hook === undefined ? undefined : family === "ipv4" ? hook.countFailed4 : hook.countFailed6
+  const attributed: Array<number> = Array.from({ length: judge.requests }, () => 0)
+
+  const attribute = (candidates: Candidates): void => {
+    const columns = candidates.columns()
+    for (let row = 0; row < columns.count; row++) {
+      judge.attribute(columns, row, attributed)
+      if (count !== undefined && columns.tupleFlags(row) === SERVICE) {
+        count(columns.revNat(row), columns.values.getUint32(columns.valueAt(row) + CtEntry.offset.backendId, true))
+      }
+    }
+    for (const [i, request] of tally.requests.entries()) {
+      request.deleted += attributed[i]!
+      attributed[i] = 0
+    }
+  }
+
+  return (candidates) => {
+    if (candidates.count === 0) return
+    for (let i = 0; i < candidates.count; i++) tally.because(candidates.codes[i]!)
+    if (!dryRun) attribute(candidates)
+    const about = { _tag: "Deleted", serial, dryRun, family, owner, map: ct.map.name, release } as const
+    publish?.({ ...about, ...candidates.snapshot() })
+  }
+}
+
+/** The tuple flags of a service entry, exactly. */
+const SERVICE = 4
