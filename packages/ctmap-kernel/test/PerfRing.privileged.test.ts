@@ -4,10 +4,11 @@ import { assert, describe, it } from "@effect/vitest"
 import { MapSpec } from "ctmap-core"
 import { Bpf, BpfMap, LibBpf, PerfRing } from "ctmap-kernel"
 import * as Privileged from "ctmap-testing/Privileged"
+import { MOST } from "ctmap-testing/SignalSender"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { contract, Heard } from "./contract/PerfRing.contract.ts"
-import { MOST, sender } from "./signalSender.ts"
+import { sender } from "./signalTwin.ts"
 
 Privileged.suite(describe, "PerfRing", () => {
   contract("PerfRing over libbpf", LibBpf.layer)

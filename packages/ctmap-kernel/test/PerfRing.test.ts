@@ -6,9 +6,8 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as TestClock from "effect/testing/TestClock"
 import { contract, Heard } from "./contract/PerfRing.contract.ts"
-import { sender, twin } from "./signalSender.ts"
+import { objects, sender } from "./signalTwin.ts"
 
-const objects = { signal_test: twin }
 const memory = BpfMemory.make({ possibleCpus: 4, objects })
 
 contract("PerfRing in memory", Layer.succeed(Bpf.Bpf, memory.calls))

@@ -2,5 +2,6 @@
 export * as FdLeak from "./FdLeak.ts"
 export * as Privileged from "./Privileged.ts"
 export * as Recorded from "./Recorded.ts"
+export * as SignalSender from "./SignalSender.ts"
 export * as TempBpfFs from "./TempBpfFs.ts"
 export * as Vectors from "./Vectors.ts"

@@ -4,12 +4,13 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { MapSpec } from "ctmap-core"
 import { Bpf, BpfMap, PerfRing } from "ctmap-kernel"
+import { MOST } from "ctmap-testing/SignalSender"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
-import { MOST, sender } from "../signalSender.ts"
+import { sender } from "../signalTwin.ts"
 
 /** What was read, as text: `1: 01000000 01000000` for a sample of CPU 1, `1 lost 7`. */
 export class Heard implements PerfRing.Sink {
