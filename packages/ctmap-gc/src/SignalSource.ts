@@ -8,7 +8,7 @@
  */
 import { MapName } from "ctmap-core"
 import type { Bpf } from "ctmap-kernel"
-import * as BpfError from "ctmap-kernel/BpfError"
+import type * as BpfError from "ctmap-kernel/BpfError"
 import * as BpfMap from "ctmap-kernel/BpfMap"
 import * as PerfRing from "ctmap-kernel/PerfRing"
 import * as Pins from "ctmap-kernel/Pins"

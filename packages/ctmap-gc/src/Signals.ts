@@ -138,7 +138,8 @@ export const make: Effect.Effect<Signals["Service"], never, SignalSource.SignalS
         if (!isReading || source === undefined || (before === 0) === (active === 0)) return Effect.void
         const [call, what] = active === 0 ? [source.pause, "paused"] : [source.resume, "resumed"]
         // What the datapath goes on sending is dropped as muted; what it does not send, the interval makes up for.
-        return Effect.catch(call, (error) => Effect.logWarning(`signals could not be ${what}`, error.message))
+        const words = `signals could not be ${what}`
+        return call.pipe(Effect.catch((error) => Effect.logWarning(words, error.message)))
       })
     ).pipe(turn.withPermits(1))
   const mute = change((mask) => active & ~mask)
