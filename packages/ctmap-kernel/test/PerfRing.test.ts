@@ -4,6 +4,7 @@ import { Bpf, BpfMap, BpfMemory, PerfRing } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as References from "effect/References"
 import * as TestClock from "effect/testing/TestClock"
 import { contract, Heard } from "./contract/PerfRing.contract.ts"
 import { objects, sender } from "./signalTwin.ts"
@@ -152,6 +153,23 @@ describe("PerfRing", () => {
       assert.strictEqual(yield* Fiber.join(reading), 1)
     }).pipe(Effect.provide(layer))
   })
+
+  it.effect("misses no wake-up between looking and waiting, wherever the fiber is made to yield", () =>
+    Effect.gen(function* () {
+      const { ring, send } = yield* open
+      for (let turns = 0; turns < 12; turns++) {
+        const reading = yield* Effect.forkChild(
+          ring.read(new Heard()).pipe(Effect.provideService(References.MaxOpsBeforeYield, 3)),
+          { startImmediately: true }
+        )
+        for (let turn = 0; turn < turns; turn++) yield* Effect.yieldNow
+        send({ cpu: 0 })
+        for (let turn = 0; turn < 50; turn++) yield* Effect.yieldNow
+        // No time has passed: it was not found by looking again.
+        assert.isDefined(reading.pollUnsafe(), `after ${turns} turns`)
+      }
+    }).pipe(Effect.provide(BpfMemory.layerTest({ objects })))
+  )
 
   it.effect("skips records of other kinds", () => {
     const { layer, rings } = watched(BpfMemory.make({ objects }).calls)
