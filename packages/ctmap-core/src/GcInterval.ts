@@ -60,7 +60,7 @@ export const calculate = (previous: Duration.Duration, ratio: number, bounds: Bo
   const ns = nanos(previous)
   if (!(ratio > 0) && whenNothingDeleted === "keep") return previous
   if (ratio > 0.25) return fromNanos(Math.max(round(Math.trunc(ns * (1 - Math.min(ratio, 0.9))), rounding), nanos(min)))
-  if (!(ratio >= 0.05)) return fromNanos(Math.min(round(Math.trunc(ns * 1.5), rounding), nanos(max)))
+  if (!(ratio >= 0.05)) return fromNanos(Math.min(grown(ns, rounding), nanos(max)))
   return previous
 }
 
@@ -222,6 +222,12 @@ const clip = (interval: Duration.Duration, max: Duration.Duration | undefined): 
 const nanos = (duration: Duration.Duration): number => Duration.toMillis(duration) * 1e6
 
 const fromNanos = (ns: number): Duration.Duration => Duration.millis(ns / 1e6)
+
+/** Rounding a short interval can undo its growth, down to nothing: then it takes one step up. */
+const grown = (ns: number, rounding: Duration.Duration): number => {
+  const rounded = round(Math.trunc(ns * 1.5), rounding)
+  return rounded > ns ? rounded : (Math.floor(ns / nanos(rounding)) + 1) * nanos(rounding)
+}
 
 const round = (ns: number, rounding: Duration.Duration): number => {
   const step = nanos(rounding)

@@ -25,6 +25,14 @@ describe("calculate", () => {
     assert.strictEqual(inSeconds(GcInterval.calculate(seconds(300), 0, { whenNothingDeleted: "grow" })), 450)
   })
 
+  it("an interval shorter than the rounding grows all the same, and does not round down to nothing", () => {
+    const bounds = { min: Duration.millis(1), rounding: Duration.millis(10) }
+    const grown = [1]
+    while (grown.length < 6)
+      grown.push(Duration.toMillis(GcInterval.calculate(Duration.millis(grown.at(-1)!), 0.01, bounds)))
+    assert.deepStrictEqual(grown, [1, 10, 20, 30, 50, 80])
+  })
+
   it.prop(
     "stays within its bounds and never turns a ratio that is not a number into a shorter wait",
     [Schema.Int.check(Schema.isBetween({ minimum: 10, maximum: 43_200 })), Schema.Number],
