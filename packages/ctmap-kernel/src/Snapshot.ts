@@ -3,11 +3,9 @@
  *
  * Owns the format and what restoring means. A snapshot is bytes, not an interpretation: it is saved and restored whatever
  * release wrote it, is compared with `diff`, and every byte of an entry survives. Nothing is lost without a word: text
- * that is damaged or cut short, names that are none of Cilium's, maps of another layout and entries that an LRU map
- * evicted while others were restored are errors. A map without entries has no line, so a snapshot does not mention it.
- *
- * Restore into maps that nobody else writes to at the time: what the datapath inserts or deletes meanwhile is counted as
- * if the restore had done it.
+ * that is damaged or cut short, names that are none of Cilium's, maps of another layout and maps without room are errors
+ * before anything is changed. A map without entries has no line, so a snapshot does not mention it; and plain text that
+ * ends with a line cannot be told from text that was cut there, which compressed text can.
  *
  * @since 0.1.0
  */
@@ -18,41 +16,27 @@ import * as FileSystem from "effect/FileSystem"
 import type { PlatformError } from "effect/PlatformError"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
-import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type * as Bpf from "./Bpf.ts"
+import * as Bpf from "./Bpf.ts"
 import type { BpfError } from "./BpfError.ts"
 import type * as BpfMap from "./BpfMap.ts"
 import * as Gzip from "./internal/gzip.ts"
-import { type Known, shiftTimes, type Target } from "./internal/restoreTarget.ts"
-import { SnapshotError } from "./internal/snapshotError.ts"
-import { checkFit, knownMap, openTarget, readBatches, write } from "./internal/snapshotMaps.ts"
+import { checkRoom, roomOf, type Site, survey, type SurveyError } from "./internal/restorePlan.ts"
+import { clearOthers, openTargets, stoppedAt, type Targets, writeEntries } from "./internal/restoreWrite.ts"
+import {
+  EntriesEvicted,
+  type NoRoom,
+  type RestoreStopped,
+  SnapshotError,
+  type SpoolFailed
+} from "./internal/snapshotError.ts"
+import { knownMap, readBatches } from "./internal/snapshotMaps.ts"
 import { linesOf } from "./internal/snapshotText.ts"
+import * as Spool from "./internal/spool.ts"
 import * as Scan from "./Scan.ts"
 
-export { SnapshotError } from "./internal/snapshotError.ts"
-
-/**
- * LRU maps were too small for a snapshot: they evicted entries for others, restored ones or ones that were there.
- *
- * @since 0.1.0
- */
-export class EntriesEvicted extends Schema.TaggedError<EntriesEvicted>()("EntriesEvicted", {
-  maps: Schema.Array(
-    Schema.Struct({ map: Schema.String, maxEntries: Schema.Int, restored: Schema.Int, evicted: Schema.Int })
-  )
-}) {
-  override get message(): string {
-    const each = this.maps.map(
-      ({ map, maxEntries, restored, evicted }) =>
-        `map ${map} has room for ${maxEntries} entries and evicted ${evicted} while ${restored} were restored`
-    )
-    return (
-      `${each.join("; ")}: make the maps larger (--bpf-ct-global-tcp-max, --bpf-ct-global-any-max, ` +
-      `--bpf-nat-global-max; an LRU needs some room to spare), or accept the loss`
-    )
-  }
-}
+export { EntriesEvicted, NoRoom, RestoreStopped, SnapshotError, SpoolFailed } from "./internal/snapshotError.ts"
 
 /** How many entries of which map. @since 0.1.0 */
 export interface Content {
@@ -60,11 +44,28 @@ export interface Content {
   readonly entries: number
 }
 
-/** What became of one map. @since 0.1.0 */
+/** What a snapshot would do to one map. @since 0.1.0 */
+export interface Planned extends Content {
+  /** Where the map is pinned, or will be. */
+  readonly path: string
+  readonly isPinned: boolean
+  /** Entries in the map now. */
+  readonly there: number
+  /** Entries of the snapshot that take room: all, or for a merge those whose key is not in the map. */
+  readonly coming: number
+  /** How many the map takes before it is full or, an LRU, may evict. */
+  readonly room: number
+}
+
+/** What became of one map: `entries` of the snapshot were written to it, or `kept` of them were not. @since 0.1.0 */
 export interface Restored extends Content {
   /** The map was not pinned and has been made. */
   readonly created: boolean
-  /** Entries that were deleted first, for `replace`. */
+  /** Entries of the snapshot that were not written, for their key was in the map. Of a merge only. */
+  readonly kept: number
+  /** Entries that were in the map and got the value of the snapshot. */
+  readonly overwritten: number
+  /** Entries that were in the map, not in the snapshot, and were deleted. Of `replace` only. */
   readonly cleared: number
   /** Entries that the map, an LRU, threw out for those that were restored. */
   readonly evicted: number
@@ -76,9 +77,11 @@ export interface Restored extends Content {
 
 /** @since 0.1.0 */
 export interface RestoreOptions extends MapSpec.Options {
-  /** Delete what a map holds before its first entry is restored. Default: merge, the snapshot wins. */
+  /** The snapshot is to be what the maps hold: delete what it has not, overwrite what it has. Default: merge. */
   readonly replace?: boolean
-  /** Fail with `EntriesEvicted` where entries were evicted. Default `true`. */
+  /** In a merge the snapshot wins. Default: an entry that is in the table stays as it is, for it may be newer. */
+  readonly overwrite?: boolean
+  /** Refuse with `NoRoom` what may evict entries, and fail with `EntriesEvicted` where some were. Default `true`. */
   readonly failOnEviction?: boolean
   /**
    * Moves all times by so many clock units (now minus the time of the snapshot): what remains of a lifetime stays as it
@@ -86,6 +89,8 @@ export interface RestoreOptions extends MapSpec.Options {
    * would leave its scale is cut: below to 0 (long expired; 1 for a report), above to the largest.
    */
   readonly shift?: number
+  /** Hears how far it came of a restore that was interrupted after it had changed maps that were there. */
+  readonly onInterrupt?: (stopped: RestoreStopped) => Effect.Effect<void>
 }
 
 /**
@@ -118,20 +123,54 @@ export const saveAll = (
   Stream.flatMap(Stream.fromArray(maps), save)
 
 /** What restoring a text can fail with, besides the errors of the text's own stream. @since 0.1.0 */
-export type RestoreError = BpfError | SnapshotError | EntriesEvicted
+export type RestoreError = BpfError | SnapshotError | Scan.Incomplete | NoRoom | EntriesEvicted | RestoreStopped
+
+/**
+ * What {@link restore} would do, in the order of the first lines: the whole text is read and checked, the maps are
+ * counted, and none is touched. Errors: those with which `restore` ends before it changes anything.
+ *
+ * @since 0.1.0
+ */
+export const plan: <E, R>(
+  text: Stream.Stream<Uint8Array, E, R>,
+  options?: RestoreOptions
+) => Effect.Effect<ReadonlyArray<Planned>, E | SurveyError | NoRoom, Bpf.Bpf | R> = Effect.fn("Snapshot.plan")(
+  function* <E, R>(text: Stream.Stream<Uint8Array, E, R>, options: RestoreOptions = {}) {
+    const bpf = yield* Bpf.Bpf
+    const sites = yield* survey(text, options)
+    yield* checkRoom(bpf, sites.values(), options)
+    return Array.from(sites.values(), (site): Planned => {
+      const { name, path, map, there, coming, entries } = site
+      return { map: name, path, isPinned: map !== undefined, entries, there, coming, room: roomOf(bpf, site, options) }
+    })
+  },
+  Effect.scoped
+)
 
 /**
  * Writes the entries of a snapshot into the maps they are named after, below the configured bpffs.
  *
  * **Details**
  *
- * A map that is not pinned is made and pinned, of the size that `limits` says (an inner map of a cluster is not entered
- * into its outer map); a restore that fails unpins what it made. Maps that were there keep what was written to them until
- * then: check a text with {@link inspect} first, as {@link restoreFile} does. The maps may come in any order, but a text
- * that changes between them with every line is slow. Errors: `SnapshotError` with the number of the line; `BpfError`
- * (`MapFull` for a hash that is no LRU); `EntriesEvicted` once everything has been written. Memory: one chunk of text and
- * one batch, however long the snapshot. Kernel: batch updates since Linux 5.6, else one by one; at most 1024 entries
- * between two yields.
+ * The text is run several times and must be the same each time: {@link fileText} and {@link spooled} see to that. It is
+ * read and checked to its end before any map is touched: its lines, the maps they are for, and whether these have room.
+ * Only what is counted is known to have room: an LRU map evicts when its free elements run out, of which each CPU may
+ * hold 128 aside, so a map that is pinned is filled to its size less 128 for each possible CPU and no further.
+ *
+ * A map that is not pinned is made and pinned, of the size that `limits` says; an inner map of a cluster is not entered
+ * into its outer map. A map without entries has no line in a snapshot: it is neither made nor emptied.
+ *
+ * A merge adds what is missing and leaves every entry that is there, unless `overwrite` is set. `replace` works in the
+ * map that is pinned, which the datapath goes on using: first what the snapshot has not is deleted, then all of its
+ * entries are written, over those of the same key; an entry that is in both is there all the time, and what the datapath
+ * inserts from then on stays. (A new map in the place of the old would be one that no loaded program uses.)
+ *
+ * Whatever fails, a map that was made is unpinned again. Errors: `SnapshotError` with the number of the line; `NoRoom`;
+ * `EntriesEvicted`; `BpfError`; `RestoreStopped` with one of these in it, or with an error of the text, once a map that
+ * was there has been changed. Memory: one chunk of text and one batch, however long the snapshot; `replace` takes kernel
+ * memory for the keys of the snapshot meanwhile. Kernel: batch updates since Linux 5.6, else one by one; at most 1024
+ * entries between two yields. What the datapath evicts, inserts or deletes at the same time is counted as if the restore
+ * had done it.
  *
  * **Example** (A table in the in-memory kernel)
  *
@@ -156,36 +195,41 @@ export const restore: <E, R>(
   E,
   R
 >(text: Stream.Stream<Uint8Array, E, R>, options: RestoreOptions = {}) {
-  const { shift = 0, failOnEviction = true, replace = false } = options
-  const targets = new Map<string, { readonly known: Known; readonly target: Target; cut: number }>()
-  yield* readBatches(text, {
-    open: (name, line) =>
-      Effect.gen(function* () {
-        const known = yield* knownMap(name, line, options)
-        if (!targets.has(name))
-          targets.set(name, { known, target: yield* openTarget(name, line, known, replace), cut: 0 })
-        return known.spec
-      }),
-    take: (name, entries) => {
-      const open = targets.get(name)!
-      if (shift !== 0) open.cut += shiftTimes(open.known, entries, shift)
-      return write(open.target, entries)
-    }
-  })
-  const restored = yield* Effect.forEach(targets, ([map, { target, cut }]) =>
+  const sites = yield* survey(text, options)
+  yield* checkRoom(yield* Bpf.Bpf, sites.values(), options)
+  const targets: Targets = new Map()
+  const isChanged = () => Array.from(targets.values()).some((target) => target.isChanged)
+  return yield* write(text, sites, targets, options).pipe(
+    Effect.mapError((error) => (isChanged() ? stoppedAt(error, sites, targets) : error)),
+    Effect.onInterrupt(() =>
+      isChanged() ? (options.onInterrupt?.(stoppedAt(undefined, sites, targets)) ?? Effect.void) : Effect.void
+    )
+  )
+}, Effect.scoped)
+
+const write = Effect.fnUntraced(function* <E, R>(
+  text: Stream.Stream<Uint8Array, E, R>,
+  sites: ReadonlyMap<string, Site>,
+  targets: Targets,
+  { shift = 0, ...options }: RestoreOptions
+) {
+  yield* openTargets(sites, options, targets)
+  if (options.replace === true) yield* clearOthers(text, sites, targets)
+  yield* writeEntries(text, sites, targets, shift)
+  const restored = yield* Effect.forEach(targets, ([map, target]) =>
     Effect.map(Scan.count(target.map), (now): Restored => {
-      const { written: entries, created, cleared } = target
-      return { map, entries, created, cleared, evicted: target.evicted(now), cut, now }
+      const { taken: entries, created, kept, overwritten, cleared, cut } = target
+      return { map, entries, created, kept, overwritten, cleared, evicted: target.evicted(now), cut, now }
     })
   )
-  const short = restored.filter(({ evicted }) => evicted > 0)
-  if (short.length === 0 || !failOnEviction) return restored
+  const short = restored.filter(({ created, evicted }) => created && evicted > 0)
+  if (short.length === 0 || options.failOnEviction === false) return restored
   return yield* new EntriesEvicted({
     maps: short.map(({ map, entries, evicted }) => {
-      return { map, maxEntries: targets.get(map)!.target.map.info.maxEntries, restored: entries, evicted }
+      return { map, maxEntries: targets.get(map)!.map.info.maxEntries, restored: entries, evicted }
     })
   })
-}, Effect.scoped)
+})
 
 /**
  * What a snapshot holds, in the order of its first lines; every line of it is checked, and no map is touched.
@@ -250,26 +294,53 @@ export const saveFile: (
 })
 
 /**
- * Restores a file, decompressed where its name ends in `.gz`.
- *
- * **Details**
- *
- * The whole file is read and checked before any map is touched: its lines, the maps they are for, and whether they fit.
- * Errors: as {@link restore}, and `PlatformError`.
+ * Restores a file, decompressed where its name ends in `.gz`. Errors: as {@link restore} and {@link fileText}.
  *
  * @since 0.1.0
  */
-export const restoreFile: (
+export const restoreFile = (
   path: string,
   options?: RestoreOptions
-) => Effect.Effect<ReadonlyArray<Restored>, RestoreError | PlatformError, Bpf.Bpf | FileSystem.FileSystem> = Effect.fn(
-  "Snapshot.restoreFile"
-)(function* (path: string, options: RestoreOptions = {}) {
-  const fs = yield* FileSystem.FileSystem
-  const text = decompressed(path, fs.stream(path))
-  for (const { map, entries } of yield* inspect(text)) yield* checkFit(map, entries, options)
-  return yield* restore(text, options)
-})
+): Effect.Effect<
+  ReadonlyArray<Restored>,
+  RestoreError | SpoolFailed | PlatformError,
+  Bpf.Bpf | FileSystem.FileSystem
+> => Effect.scoped(Effect.flatMap(fileText(path), (text) => restore(text, options)))
+
+/**
+ * The text of a file, decompressed where its name ends in `.gz`, to be run as often as wanted while the scope is open.
+ *
+ * **Details**
+ *
+ * A regular file is opened once; the stream fails with `SnapshotError` where it was written to since. Anything else, a
+ * pipe or a terminal, is {@link spooled}. Errors: `PlatformError`, `SpoolFailed`; of the stream `SnapshotError` too, for
+ * what is no gzip, or cut short.
+ *
+ * @since 0.1.0
+ */
+export const fileText = (
+  path: string
+): Effect.Effect<
+  Stream.Stream<Uint8Array, PlatformError | SnapshotError>,
+  PlatformError | SpoolFailed,
+  FileSystem.FileSystem | Scope.Scope
+> => Effect.map(Spool.rereadable(path), (bytes) => decompressed(path, bytes))
+
+/**
+ * A text that can be run once only, made one that can be run as often as wanted while the scope is open.
+ *
+ * **Details**
+ *
+ * Reads it to its end into a file in the directory of temporary files (`TMPDIR`, else `/tmp`), which only this user may
+ * read and which has no name any more: it is gone with the scope and with the process, even a killed one. Errors: those
+ * of the text, and `SpoolFailed`.
+ *
+ * @since 0.1.0
+ */
+export const spooled: <E, R>(
+  text: Stream.Stream<Uint8Array, E, R>
+) => Effect.Effect<Stream.Stream<Uint8Array, PlatformError>, E | SpoolFailed, R | FileSystem.FileSystem | Scope.Scope> =
+  Spool.spooled
 
 /** The bytes to write to a file of this name: gzip where it ends in `.gz`, else as they are. @since 0.1.0 */
 export const compressed = <E, R>(

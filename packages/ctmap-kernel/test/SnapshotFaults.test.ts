@@ -31,13 +31,15 @@ describe("when calls fail", () => {
           })
         )
       let failures = 0
-      for (let skip = 0, more = true; more; skip++) {
+      // Every entry of a merge takes two calls: all of the first and some of the others will do.
+      for (let skip = 0, more = true; more; skip += skip < 40 ? 1 : 97) {
         const { exit, wasHit, pins } = yield* attempt(skip)
         if (Exit.isSuccess(exit)) assert.deepStrictEqual(linesOf(exit.value), whole)
         else {
           failures++
           const [reason] = exit.cause.reasons
-          assert.isTrue(reason?._tag === "Fail" && reason.error._tag === "BpfError", String(exit.cause))
+          assert.isTrue(reason?._tag === "Fail", String(exit.cause))
+          if (reason?._tag === "Fail") assert.match(reason.error._tag, /^(BpfError|RestoreStopped)$/)
           // Either the restore failed and took back what it made, or it was done and the saving failed.
           assert.isTrue(pins.includes(path(CT4)))
         }
@@ -82,7 +84,10 @@ describe("when calls fail", () => {
     run(
       Effect.gen(function* () {
         const control = yield* BpfMemory.Control
-        const text = Stream.concat(piecesOf(lines(2000)), Stream.never)
+        let runs = 0
+        const text = Stream.suspend(() =>
+          runs++ === 0 ? piecesOf(lines(2000)) : Stream.concat(piecesOf(lines(2000)), Stream.never)
+        )
         const fiber = yield* Effect.forkChild(Snapshot.restore(text, limits))
         while ((control.map(path(CT4))?.size() ?? 0) < 1024) yield* Effect.yieldNow
         yield* Fiber.interrupt(fiber)

@@ -26,13 +26,17 @@ export const run = <A, E>(effect: Effect.Effect<A, E, Needs>, options?: BpfMemor
 export const restore = (text: string, options?: Snapshot.RestoreOptions) =>
   Snapshot.restore(piecesOf(text), { ...limits, ...options })
 
-/** The line of entry `i` of a CT map; the lifetime is `i`. */
-export const line = (i: number, map = CT4): string => {
+/** The key of entry `i` of a CT map. */
+export const keyOf = (i: number): Uint8Array<ArrayBuffer> => {
   const key = new Uint8Array(14)
   new DataView(key.buffer).setUint32(0, i + 1)
   key[12] = 6
-  return `${map}\t${toHex(key)}\t${toHex(ctValue(i))}\n`
+  return key
 }
+
+/** Its line; the lifetime is `i`, unless said. */
+export const line = (i: number, map = CT4, lifetime = i): string =>
+  `${map}\t${toHex(keyOf(i))}\t${toHex(ctValue(lifetime))}\n`
 export const lines = (count: number, from = 0): string =>
   Array.from({ length: count }, (_, i) => line(from + i)).join("")
 

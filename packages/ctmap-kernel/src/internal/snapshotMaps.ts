@@ -1,16 +1,10 @@
 /** What reading a snapshot and writing it to maps is made of: batches from text, maps from names. */
 import { MapName, MapSpec } from "ctmap-core"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import * as Bpf from "../Bpf.ts"
-import type { BpfError } from "../BpfError.ts"
-import * as BpfMap from "../BpfMap.ts"
+import type * as BpfMap from "../BpfMap.ts"
 import * as Layout from "../Layout.ts"
-import * as Pins from "../Pins.ts"
-import * as Scan from "../Scan.ts"
-import { type Known, Target } from "./restoreTarget.ts"
+import type { Known } from "./shiftTimes.ts"
 import { SnapshotError } from "./snapshotError.ts"
 import { type Entries, LineReader, type Sizes } from "./snapshotText.ts"
 
@@ -79,19 +73,8 @@ export const knownMap = (
     }
   })
 
-/** Opens or makes the map; where it was made, a scope that ends in failure unpins it. */
-export const openTarget = Effect.fnUntraced(function* (name: string, line: number, known: Known, replace: boolean) {
-  const bpf = yield* Bpf.Bpf
-  const path = yield* Pins.pathOf(name)
-  const { map, created } = yield* openOrMake(path, known.spec)
-  yield* checkLayout(map, line, known)
-  const target = new Target(bpf, map, created)
-  if (!created && replace) yield* Scan.forEach(map, (batch) => done(target.clear(batch)))
-  if (!created && !replace) target.counted(yield* Scan.count(map))
-  return target
-})
-
-const checkLayout = (
+/** Fails where the pinned map is not made for the entries of that name. */
+export const checkLayout = (
   map: BpfMap.BpfMap,
   line: number | undefined,
   known: Known
@@ -107,48 +90,3 @@ const checkLayout = (
         })
       )
 }
-
-/** Fails, and touches nothing, where a map of this name cannot take so many entries. */
-export const checkFit = Effect.fnUntraced(function* (name: string, entries: number, options: Fit) {
-  const known = yield* knownMap(name, undefined, options)
-  const pinned = yield* BpfMap.open(yield* Pins.pathOf(name)).pipe(
-    Effect.catchReason("BpfError", "PinNotFound", () => Effect.succeed(undefined))
-  )
-  if (pinned !== undefined) yield* checkLayout(pinned, undefined, known)
-  const { maxEntries } = pinned?.info ?? known.spec
-  if (entries <= maxEntries || options.failOnEviction === false) return
-  return yield* new SnapshotError({
-    why: `has ${entries} entries of map ${name}, which has room for ${maxEntries}; nothing was touched`,
-    hint: "make the map larger (--bpf-ct-global-tcp-max, --bpf-ct-global-any-max, --bpf-nat-global-max), or accept the loss"
-  })
-}, Effect.scoped)
-
-/** @internal */
-export interface Fit extends MapSpec.Options {
-  readonly failOnEviction?: boolean
-}
-
-const openOrMake = (
-  path: string,
-  spec: MapSpec.MapSpec
-): Effect.Effect<{ readonly map: BpfMap.BpfMap; readonly created: boolean }, BpfError, Bpf.Bpf | Scope.Scope> =>
-  BpfMap.open(path).pipe(
-    Effect.map((map) => ({ map, created: false })),
-    Effect.catchReason("BpfError", "PinNotFound", () =>
-      Effect.acquireRelease(BpfMap.createPinned(spec, path), (_, exit) =>
-        Exit.isSuccess(exit) ? Effect.void : Effect.ignore(BpfMap.unpin(path))
-      ).pipe(Effect.map((map) => ({ map, created: true })))
-    )
-  )
-
-/** Writes a batch, and counts the map before where it may become full. */
-export const write = (target: Target, entries: Entries): Effect.Effect<void, BpfError, Bpf.Bpf> =>
-  target.needsCount(entries.count)
-    ? Effect.flatMap(Scan.count(target.map), (count) => {
-        target.counted(count)
-        return done(target.write(entries))
-      })
-    : done(target.write(entries))
-
-const done = (error: BpfError | undefined): Effect.Effect<void, BpfError> =>
-  error === undefined ? Effect.void : Effect.fail(error)

@@ -151,6 +151,8 @@ export class LineReader implements Entries {
   next(): Step {
     for (;;) {
       if (this.count === this.#room) return "flush"
+      if (this.line === 0 && this.#bytes[this.#from] === 0x1f && this.#bytes[this.#from + 1] === 0x8b)
+        return this.#error("is compressed", "name the file .gz, or pipe it through `gzip -dc`")
       if (this.#fastLine()) continue
       const newline = this.#bytes.subarray(0, this.#to).indexOf(NEWLINE, this.#from)
       if (newline < 0) {
