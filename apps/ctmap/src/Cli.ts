@@ -217,7 +217,10 @@ const save = Command.make("save", { file: file("The file to write"), ...Flags.se
     ({ save: run }, at) => run(at, options)
   )
 ).pipe(
-  Command.withDescription("Saves CT and NAT maps, all that are pinned unless flags select some."),
+  Command.withDescription(
+    "Saves CT and NAT maps, all that are pinned unless flags select some: an entry a line, none for an empty map."
+  ),
+  Command.withShortDescription("Saves CT and NAT maps, all that are pinned unless flags select some."),
   Command.withExamples([
     { command: "ctmap snapshot save tables.tsv.gz", description: "Everything, compressed" },
     { command: "ctmap snapshot save - --map cilium_ct4_global | wc -l", description: "One map, to a pipe" }
@@ -228,16 +231,14 @@ const restore = Command.make(
   "restore",
   {
     file: file("The file to read"),
-    replace: Flags.yes("replace", "Delete what a map holds first; without it, entries are added and overwritten"),
-    allowEviction: Flags.yes("allow-eviction", "Succeed even where a map was too small and threw entries out"),
-    takenAt: Flags.maybe(
-      Flag.Int("taken-at").pipe(
-        Flag.withMetavar("T"),
-        Flag.withDescription(
-          "The clock's reading when it was saved: moves all times, so that the entries live on from now"
-        )
-      )
+    replace: Flags.yes(
+      "replace",
+      "Delete what a map holds and the snapshot has not, and overwrite the rest, in the map that the datapath uses"
     ),
+    overwrite: Flags.yes("overwrite", "Where an entry is in the map already, take that of the snapshot"),
+    allowEviction: Flags.yes("allow-eviction", "Go on even where a map is too small and throws entries out"),
+    yes: Flags.yes("yes", "Do not ask before --replace deletes entries").pipe(Flag.withAlias("y")),
+    takenAt: Flags.takenAt,
     ...Flags.clock,
     ...Flags.ctSizes,
     nat: Flags.natSize
@@ -248,10 +249,18 @@ const restore = Command.make(
       ({ restore: run }, at) => run(at, options)
     )
 ).pipe(
-  Command.withDescription("Restores a snapshot; maps that are not pinned are made. Not under a running datapath."),
+  Command.withDescription(
+    "Restores a snapshot: adds the entries that are missing; maps that are not pinned are made.\n\n" +
+      "  An entry that is in the table stays as it is, for it may be newer (--overwrite, --replace). The snapshot is " +
+      "read and checked to its end\n  before anything is changed, and refused where an LRU map might evict entries for " +
+      "it (--allow-eviction). A map that the snapshot\n  has no entries of is left alone. Maps of remote clusters are " +
+      "not entered into their outer maps. Exit code 3: refused, nothing changed."
+  ),
+  Command.withShortDescription("Restores a snapshot; maps that are not pinned are made."),
   Command.withExamples([
-    { command: "ctmap snapshot restore tables.tsv.gz", description: "As it was saved" },
-    { command: "ctmap snapshot restore tables.tsv.gz --taken-at 5461", description: "As if it had been saved now" }
+    { command: "ctmap snapshot restore tables.tsv.gz", description: "What is missing, as it was saved" },
+    { command: "ctmap snapshot restore tables.tsv.gz --taken-at 5461", description: "As if it had been saved now" },
+    { command: "ssh node ctmap snapshot save - | ctmap snapshot restore - --replace --yes", description: "From a pipe" }
   ])
 )
 

@@ -72,7 +72,7 @@ const usageTags: ReadonlySet<string> = new Set([
   "InvalidMapLimits"
 ])
 
-const refusedTags: ReadonlySet<string> = new Set(["Refused", "ImplausibleClock", "GuardStopped"])
+const refusedTags: ReadonlySet<string> = new Set(["Refused", "ImplausibleClock", "GuardStopped", "NoRoom"])
 
 /** The exit code of an error. @since 0.1.0 */
 export const codeOf = (error: unknown): number => {

@@ -107,6 +107,14 @@ export const clock = {
 }
 
 /** @since 0.1.0 */
+export const takenAt = maybe(
+  between(Flag.Int("taken-at"), 0, 0xffff_ffff).pipe(
+    Flag.withMetavar("T"),
+    Flag.withDescription("The clock's reading when it was saved: moves all times, so that the entries live on from now")
+  )
+)
+
+/** @since 0.1.0 */
 export const where = text(
   "where",
   "FILTER",

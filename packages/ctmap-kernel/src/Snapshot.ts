@@ -271,7 +271,9 @@ export const saveFile: (
   // What is no regular file (a pipe, a terminal, /dev/null) is written to, never replaced.
   const found = yield* Effect.option(fs.stat(path))
   const isReplaced = Option.isNone(found) || found.value.type === "File"
-  const part = isReplaced ? `${path}.${(yield* Random.nextInt).toString(36).replace("-", "")}.part` : path
+  // Through links, such as /dev/stdout: a link stays one.
+  const target = Option.isSome(found) && isReplaced ? yield* fs.realPath(path) : path
+  const part = isReplaced ? `${target}.${(yield* Random.nextInt).toString(36).replace("-", "")}.part` : path
   const contents: Array<Content> = []
   const text = Stream.flatMap(Stream.fromArray(maps), (map) => {
     const line = Buffer.byteLength(map.name) + 2 * (map.info.keySize + map.info.valueSize) + 3
@@ -283,9 +285,10 @@ export const saveFile: (
   })
   yield* Stream.run(
     compressed(path, text),
-    fs.sink(part, isReplaced ? { mode: 0o600, flag: "wx" } : { flag: "w" })
+    // Appending is writing without positions, which pipes lack.
+    fs.sink(part, isReplaced ? { mode: 0o600, flag: "wx" } : { flag: "a" })
   ).pipe(
-    Effect.andThen(isReplaced ? fs.rename(part, path) : Effect.void),
+    Effect.andThen(isReplaced ? fs.rename(part, target) : Effect.void),
     Effect.onExit((exit) =>
       Exit.isSuccess(exit) || !isReplaced ? Effect.void : Effect.ignore(fs.remove(part, { force: true }))
     )

@@ -7,6 +7,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { MapSpec } from "ctmap-core"
 import { BpfMemory, type Snapshot as Types } from "ctmap-kernel"
 import * as Snapshot from "ctmap-kernel/Snapshot"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
@@ -352,16 +353,13 @@ describe("what is read more than once", () => {
             Snapshot.spooled(Stream.concat(piecesOf(lines(5000)), Stream.fail("the pipe broke")))
           )
           assert.strictEqual(error, "the pipe broke")
-          let reached = false
+          const reached = yield* Deferred.make<void>()
           const endless = Stream.concat(
             piecesOf(lines(5000)),
-            Stream.suspend(() => {
-              reached = true
-              return Stream.never
-            })
+            Stream.unwrap(Effect.as(Deferred.succeed(reached, undefined), Stream.never))
           )
           const fiber = yield* Effect.forkChild(Snapshot.spooled(endless))
-          while (!reached) yield* Effect.yieldNow
+          yield* Deferred.await(reached)
           yield* Fiber.interrupt(fiber)
         })
       )

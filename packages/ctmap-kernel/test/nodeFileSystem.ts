@@ -1,11 +1,11 @@
 /** As much of a file system over `node:fs` as snapshots need. */
 import {
   closeSync,
-  createReadStream,
   fstatSync,
   mkdtempSync,
   openSync,
   readSync,
+  realpathSync,
   renameSync,
   rmSync,
   type Stats,
@@ -19,7 +19,6 @@ import type * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import { systemError, type PlatformError } from "effect/PlatformError"
 import * as Sink from "effect/Sink"
-import * as Stream from "effect/Stream"
 
 const failed = (method: string, cause: unknown): PlatformError =>
   systemError({ _tag: "Unknown", module: "FileSystem", method, cause })
@@ -49,10 +48,6 @@ const fileOf = (fd: number): FileSystem.File =>
   }) as FileSystem.File
 
 export const layer: Layer.Layer<FileSystem.FileSystem> = FileSystem.layerNoop({
-  stream: (path) =>
-    Stream.suspend(() =>
-      Stream.fromAsyncIterable<Uint8Array, PlatformError>(createReadStream(path), (cause) => failed("stream", cause))
-    ),
   sink: (path, options) =>
     Sink.unwrap(
       Effect.map(opened(path, options?.flag ?? "w", options?.mode), (fd) =>
@@ -60,6 +55,7 @@ export const layer: Layer.Layer<FileSystem.FileSystem> = FileSystem.layerNoop({
       )
     ),
   open: (path, options) => Effect.map(opened(path, options?.flag ?? "r", options?.mode), fileOf),
+  realPath: (path) => attempt("realPath", () => realpathSync(path)),
   stat: (path) => attempt("stat", () => infoOf(statSync(path))),
   makeTempDirectory: (options) =>
     attempt("makeTempDirectory", () => mkdtempSync(join(options?.directory ?? "/tmp", options?.prefix ?? ""))),

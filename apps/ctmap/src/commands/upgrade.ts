@@ -3,7 +3,6 @@
  *
  * @since 0.1.0
  */
-import * as NodeServices from "@effect/platform-node/NodeServices"
 import type { Family, Release } from "ctmap-core"
 import * as MapLimits from "ctmap-core/MapLimits"
 import * as MapSpec from "ctmap-core/MapSpec"
@@ -13,12 +12,12 @@ import * as BpfMap from "ctmap-kernel/BpfMap"
 import * as CtMaps from "ctmap-kernel/CtMaps"
 import * as Owner from "ctmap-kernel/Owner"
 import * as Upgrade from "ctmap-kernel/Upgrade"
-import * as Prompt from "effect/cli/Prompt"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Clock from "../Clock.ts"
+import { confirm } from "../Confirm.ts"
 import { PartlyFailed, Refused } from "../Failure.ts"
 import * as Kernel from "../Kernel.ts"
 import type { ClockOptions, Sizes } from "../Options.ts"
@@ -58,7 +57,12 @@ export const upgrade = (root: string, options: UpgradeOptions) =>
             why: `${stuck.path}: ${stuck.objection}: its entries cannot be carried over, and nothing was changed; without --migrate it is unpinned`
           })
         }
-        if (!options.yes) yield* confirm(changes.length, options.migrate)
+        if (!options.yes) {
+          yield* confirm({
+            message: `${options.migrate ? "Migrate" : "Unpin"} ${changes.length} ${changes.length === 1 ? "map" : "maps"}?`,
+            unasked: "upgrade changes pinned maps and nobody is there to be asked: add --yes"
+          })
+        }
         yield* options.migrate ? carryOver(changes, options) : drop(owner)
       }).pipe(Effect.provide(Layer.effect(CtMaps.CtMaps, CtMaps.make({ limits }))))
     })
@@ -128,19 +132,6 @@ const say = ({ name, there, differences, objection }: Step, { migrate }: Upgrade
       ? `${name}: ${why}; copy its entries into a new map and swap the pin`
       : `${name}: ${why}; its entries cannot be carried over: ${objection}`
 }
-
-const confirm = (count: number, migrate: boolean) =>
-  Effect.gen(function* () {
-    const { terminals } = yield* Output.Output
-    if (!terminals.stdin || !terminals.stdout) {
-      return yield* new Refused({ why: "upgrade changes pinned maps and nobody is there to be asked: add --yes" })
-    }
-    const message = `${migrate ? "Migrate" : "Unpin"} ${count} ${count === 1 ? "map" : "maps"}?`
-    const agreed = yield* Prompt.run(Prompt.Confirm({ message })).pipe(Effect.provide(NodeServices.layer))
-    if (!agreed) {
-      return yield* new Refused({ why: "nothing was changed" })
-    }
-  })
 
 /** First every map is copied and its pin swapped, then programs are to be reloaded, once; and until then, caught up with. */
 const carryOver = (steps: ReadonlyArray<Step>, options: UpgradeOptions) =>

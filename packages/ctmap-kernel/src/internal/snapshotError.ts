@@ -141,7 +141,14 @@ export class RestoreStopped extends Schema.TaggedError<RestoreStopped>()("Restor
 }) {
   override get message(): string {
     const { cause } = this
-    const why = cause === undefined ? "interrupted" : cause instanceof Error ? cause.message : String(cause)
+    const why =
+      cause === undefined
+        ? "interrupted"
+        : cause instanceof Error
+          ? cause.message
+          : typeof cause === "string"
+            ? cause
+            : "it could not be read"
     const each = this.maps.map(({ map, path, created, entries, written, kept, cleared }) =>
       created
         ? `${map} was made for it and is gone again`

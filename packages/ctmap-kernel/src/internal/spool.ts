@@ -1,10 +1,11 @@
 /** Text that can be read as often as wanted, whatever it comes from: a file as it is, anything else by way of one. */
+import { createReadStream } from "node:fs"
 import { tmpdir } from "node:os"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
-import type { PlatformError } from "effect/PlatformError"
+import { type PlatformError, systemError } from "effect/PlatformError"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { type SnapshotError, SpoolFailed } from "./snapshotError.ts"
@@ -56,7 +57,7 @@ export const rereadable = (
   Effect.gen(function* () {
     const fs = yield* FileSystem.FileSystem
     const { type } = yield* fs.stat(path)
-    if (type !== "File") return yield* spooled(fs.stream(path))
+    if (type !== "File") return yield* spooled(inOrder(path))
     const file = yield* fs.open(path)
     const before = versionOf(yield* file.stat)
     return Stream.unwrap(
@@ -65,6 +66,14 @@ export const rereadable = (
       )
     )
   })
+
+/** The bytes of what can only be read from where it stands, as a pipe: the service reads at positions, which those lack. */
+const inOrder = (path: string): Stream.Stream<Uint8Array, PlatformError> =>
+  Stream.suspend(() =>
+    Stream.fromAsyncIterable<Uint8Array, PlatformError>(createReadStream(path, { highWaterMark: CHUNK }), (cause) =>
+      systemError({ _tag: "Unknown", module: "FileSystem", method: "stream", pathOrDescriptor: path, cause })
+    )
+  )
 
 const versionOf = ({ size, mtime }: FileSystem.File.Info): string =>
   `${size} ${Option.match(mtime, { onNone: () => "", onSome: (date) => String(date.getTime()) })}`
