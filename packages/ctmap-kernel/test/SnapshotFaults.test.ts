@@ -32,7 +32,7 @@ describe("when calls fail", () => {
         )
       let failures = 0
       // Every entry of a merge takes two calls: all of the first and some of the others will do.
-      for (let skip = 0, more = true; more; skip += skip < 40 ? 1 : 97) {
+      for (let skip = 0, more = true; more; skip += skip < 25 ? 1 : 297) {
         const { exit, wasHit, pins } = yield* attempt(skip)
         if (Exit.isSuccess(exit)) assert.deepStrictEqual(linesOf(exit.value), whole)
         else {

@@ -236,14 +236,14 @@ describe("replacing what a table in use holds", () => {
 })
 
 describe("a restore that stops half-way", () => {
-  const text = lines(1500, 100) + line(1, ANY4)
+  const text = lines(150, 20) + line(1, ANY4)
 
   it.effect.each([
     ["a merge", {}],
     ["a replacement", { replace: true }]
   ] as const)("%s: whichever call fails, the error says exactly what the table holds now", ([, options]) =>
     Effect.gen(function* () {
-      const before = lines(300)
+      const before = lines(60)
       let stopped = 0
       let untouched = 0
       const attempt = (skip: number) =>
@@ -265,9 +265,9 @@ describe("a restore that stops half-way", () => {
                 stopped++
                 const [ct, any] = result.failure.maps
                 const old = now.filter((each) => linesOf(before).includes(each) && !text.includes(each)).length
-                assert.strictEqual(100 - old, ct?.cleared)
-                if ("replace" in options) assert.isAtLeast(now.length, 200)
-                else assert.strictEqual(now.length, 300 + (ct?.written ?? 0))
+                assert.strictEqual(20 - old, ct?.cleared)
+                if ("replace" in options) assert.isAtLeast(now.length, 40)
+                else assert.strictEqual(now.length, 60 + (ct?.written ?? 0))
                 assert.strictEqual(any?.written ?? 0, any?.created === true ? any.written : 0)
                 assert.include(result.failure.message, "the restore stopped half-way: cilium_ct4_global at ")
                 assert.match(result.failure.message, /cilium_ct_any4_global (was made for it and is gone again)/)
@@ -279,7 +279,7 @@ describe("a restore that stops half-way", () => {
             return wasHit
           })
         )
-      for (let skip = 0; yield* attempt(skip); skip += skip < 40 ? 1 : 61);
+      for (let skip = 0; yield* attempt(skip); skip += skip < 15 ? 1 : 19);
       assert.isAbove(stopped, 2)
       assert.isAbove(untouched, 2)
     })
