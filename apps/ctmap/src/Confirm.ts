@@ -1,5 +1,5 @@
 /**
- * A question before something is changed that cannot be taken back.
+ * Asking before something is destroyed.
  *
  * @since 0.1.0
  */
@@ -7,13 +7,25 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import * as Prompt from "effect/cli/Prompt"
 import * as Effect from "effect/Effect"
 import { Refused } from "./Failure.ts"
-import { Output } from "./Output.ts"
+import * as Output from "./Output.ts"
 
-/** Asks, and goes on if the answer is yes. Errors: `Refused`, with `unasked` where nobody is there. @since 0.1.0 */
-export const confirm = (question: { readonly message: string; readonly unasked: string }) =>
+/**
+ * Asks, unless `yes` has answered. Errors: `Refused` where the answer is no, or nobody is there to be asked.
+ *
+ * @since 0.1.0
+ */
+export const confirm = (question: {
+  readonly yes: boolean
+  /** What is about to happen, for `… and nobody is there to be asked`. */
+  readonly what: string
+  readonly message: string
+}) =>
   Effect.gen(function* () {
-    const { terminals } = yield* Output
-    if (!terminals.stdin || !terminals.stdout) return yield* new Refused({ why: question.unasked })
+    if (question.yes) return
+    const { terminals } = yield* Output.Output
+    if (!terminals.stdin || !terminals.stdout) {
+      return yield* new Refused({ why: `${question.what} and nobody is there to be asked: add --yes` })
+    }
     const agreed = yield* Prompt.run(Prompt.Confirm({ message: question.message })).pipe(
       Effect.provide(NodeServices.layer)
     )

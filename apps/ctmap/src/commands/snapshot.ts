@@ -144,7 +144,8 @@ const askFor = (plan: ReadonlyArray<Snapshot.Planned>) =>
     const maps = filled.length === 1 ? "a map that is not empty" : `${filled.length} maps that are not empty`
     yield* confirm({
       message: `Replace what ${maps} ${filled.length === 1 ? "holds" : "hold"}?`,
-      unasked: `--replace deletes entries of ${maps} and nobody is there to be asked: add --yes`
+      yes: false,
+      what: `--replace deletes entries of ${maps}`
     })
   })
 

@@ -60,7 +60,8 @@ export const upgrade = (root: string, options: UpgradeOptions) =>
         if (!options.yes) {
           yield* confirm({
             message: `${options.migrate ? "Migrate" : "Unpin"} ${changes.length} ${changes.length === 1 ? "map" : "maps"}?`,
-            unasked: "upgrade changes pinned maps and nobody is there to be asked: add --yes"
+            yes: false,
+            what: "upgrade changes pinned maps"
           })
         }
         yield* options.migrate ? carryOver(changes, options) : drop(owner)
