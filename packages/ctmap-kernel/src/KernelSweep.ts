@@ -4,7 +4,7 @@
  *
  * Owns the program (`bpf/sweep.bpf.c`) for one map, and the records of what it deleted. Nothing is copied to user space
  * but those, so it takes a fraction of what reading the table and deleting from it do. The price is one stretch of its
- * CPU that nothing can interrupt, some 0.2 µs an entry: right for tables up to about a million entries, and not
+ * CPU that nothing can interrupt, 0.2 to 0.6 µs an entry: right for tables up to about a million entries, and not
  * above. It runs on another thread; the event loop goes on meanwhile.
  *
  * @since 0.1.0

@@ -1,3 +1,5 @@
+import { spawnSync } from "node:child_process"
+import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
 import * as Bpf from "ctmap-kernel/Bpf"
 import * as LibBpf from "ctmap-kernel/LibBpf"
@@ -23,6 +25,16 @@ Privileged.suite(describe, "the sweep in the kernel", () => {
   ).pipe(Layer.provide(LibBpf.layer))
 
   cases(recording)
+
+  it("needs CAP_BPF and nothing else, and leaves nothing open", () => {
+    const only = "-all,+bpf"
+    const limits = [`--bounding-set=${only}`, `--inh-caps=${only}`, "--no-new-privs"]
+    const script = fileURLToPath(new URL("./kernelSweepChild.ts", import.meta.url))
+    const command = [process.execPath, "--conditions=ctmap-source", script]
+    const { stdout, stderr, status } = spawnSync("setpriv", [...limits, ...command], { encoding: "utf8" })
+    assert.strictEqual(status, 0, stderr)
+    assert.deepStrictEqual(JSON.parse(stdout), { engine: "program", deleted: 1, egress: 1, ingress: 1, left: [] })
+  }, 30_000)
 
   it("left no fd open", () => {
     assert.isAbove(ours.size, 50)

@@ -1,8 +1,288 @@
-import { describe } from "@effect/vitest"
+import { assert, describe, it } from "@effect/vitest"
+import { TupleFlags } from "ctmap-core"
 import * as BpfMemory from "ctmap-kernel/BpfMemory"
 import * as KernelSweep from "ctmap-kernel/KernelSweep"
-import { cases } from "./sweepCases.ts"
+import * as NatCleanUp from "ctmap-kernel/NatCleanUp"
+import * as Effect from "effect/Effect"
+import { back, cases, ct, ctValue, key, natValue, out, pair } from "./sweepCases.ts"
+
+const { object, twin } = KernelSweep
+
+const kernel = (programs = twin, features: BpfMemory.Features = {}) =>
+  BpfMemory.layerTest({ objects: { [object]: programs }, features })
 
 describe("the sweep on the twin", () => {
-  cases(BpfMemory.layerTest({ objects: { [KernelSweep.object]: KernelSweep.twin } }))
+  cases(kernel())
+})
+
+/** The twin, with other views of its maps: what the datapath does meanwhile. */
+const meanwhile = (
+  change: (maps: Readonly<Record<string, BpfMemory.MapView>>) => Readonly<Record<string, BpfMemory.MapView>>
+): BpfMemory.ObjectTwin => ({
+  programs: Object.fromEntries(
+    Object.entries(twin.programs).map(([name, program]): [string, BpfMemory.Program] => [
+      name,
+      (helpers, context, maps) => program(helpers, context, { ...maps, ...change(maps) })
+    ])
+  )
+})
+
+type Step = (table: BpfMemory.MapView, at: Uint8Array) => number | void
+
+/** Steps right before and right after the deletion of a CT entry; one that answers an errno is the deletion. */
+const around = (before: Step, after: Step = () => {}): BpfMemory.ObjectTwin =>
+  meanwhile(({ table }) =>
+    table === undefined
+      ? {}
+      : {
+          table: {
+            ...table,
+            delete: (at) => {
+              const instead = before(table, at)
+              if (typeof instead === "number") return instead
+              const rc = table.delete(at)
+              after(table, at)
+              return rc
+            }
+          }
+        }
+  )
+
+const write = (value: Uint8Array | undefined, lifetime: number): void => {
+  if (value !== undefined) new DataView(value.buffer, value.byteOffset).setUint32(32, lifetime, true)
+}
+const refresh =
+  (lifetime: number): Step =>
+  (table, at) =>
+    write(table.lookup(at), lifetime)
+
+/** Sweeps one expired entry with its mapping at 100: counts, what is left of it, NAT entries that are left. */
+const sweepOne = Effect.gen(function* () {
+  const maps = yield* pair("ipv4")
+  maps.ct.put(key("ipv4", ct()), ctValue(50))
+  maps.nat.put(key("ipv4", out), natValue("ipv4", 9, 5001))
+  maps.nat.put(key("ipv4", back), natValue("ipv4", 1, 4001))
+  const sweep = yield* KernelSweep.make({ ct: maps.ct.table, nat: maps.nat.table, family: "ipv4" })
+  const { seen, kept, deleted, refreshed, vanished, restored, busy, records, nat } = yield* sweep.run({ now: 100 })
+  assert.strictEqual(seen, kept + deleted + refreshed + vanished + busy)
+  assert.strictEqual(records.count, deleted)
+  return {
+    counts: { deleted, refreshed, vanished, restored, busy },
+    ct: maps.ct.all(),
+    nat: maps.nat.all().length,
+    natKept: nat.kept
+  }
+})
+
+const none = { deleted: 0, refreshed: 0, vanished: 0, restored: 0, busy: 0 }
+const entry = (lifetime: number): string =>
+  [key("ipv4", ct()), ctValue(lifetime)].map((bytes) => Buffer.from(bytes).toString("hex")).join(" ")
+
+interface Race {
+  readonly title: string
+  readonly twin: BpfMemory.ObjectTwin
+  readonly counts: Partial<typeof none>
+  readonly ct: ReadonlyArray<string>
+  readonly nat: number
+  readonly natKept?: number
+}
+
+const races: ReadonlyArray<Race> = [
+  {
+    title: "that is refreshed between comparison and deletion is put back as the datapath left it, with its mapping",
+    twin: around(refresh(500)),
+    counts: { refreshed: 1, restored: 1 },
+    ct: [entry(500)],
+    nat: 2
+  },
+  {
+    title: "that is refreshed right after its deletion, by a datapath that had found it, is put back",
+    twin: meanwhile(({ table }) => {
+      if (table === undefined) return {}
+      const remove: BpfMemory.MapView["delete"] = (at) => {
+        const value = table.lookup(at)
+        const rc = table.delete(at)
+        write(value, 500)
+        return rc
+      }
+      return { table: { ...table, delete: remove } }
+    }),
+    counts: { refreshed: 1, restored: 1 },
+    ct: [entry(500)],
+    nat: 2
+  },
+  {
+    title: "that is refreshed after it was looked at, and before it is to go, stays",
+    twin: meanwhile(({ table, records }) => {
+      if (table === undefined || records === undefined) return {}
+      const lookup: BpfMemory.MapView["lookup"] = (at) => {
+        write(table.lookup(key("ipv4", ct())), 500)
+        return records.lookup(at)
+      }
+      return { records: { ...records, lookup } }
+    }),
+    counts: { refreshed: 1 },
+    ct: [entry(500)],
+    nat: 2
+  },
+  {
+    title: "that changes, and is as expired as before, goes",
+    twin: around(refresh(99)),
+    counts: { deleted: 1 },
+    ct: [],
+    nat: 0
+  },
+  {
+    title: "that the datapath makes anew is not overwritten, and keeps its mapping (G2)",
+    twin: around(refresh(500), (table, at) => void table.update(at, ctValue(700))),
+    counts: { deleted: 1 },
+    ct: [entry(700)],
+    nat: 2,
+    natKept: 1
+  },
+  {
+    title: "that somebody else deletes first counts as vanished, and leaves NAT alone (G9)",
+    twin: around((table, at) => void table.delete(at)),
+    counts: { vanished: 1 },
+    ct: [],
+    nat: 2
+  },
+  {
+    title: "whose bucket cannot be locked stays",
+    twin: around(() => -16),
+    counts: { busy: 1 },
+    ct: [entry(50)],
+    nat: 2
+  }
+]
+
+describe("an expired entry", () => {
+  for (const { title, twin: racing, counts, natKept = 0, ...left } of races)
+    it.effect(title, () =>
+      Effect.gen(function* () {
+        assert.deepStrictEqual(yield* sweepOne, { counts: { ...none, ...counts }, natKept, ...left })
+      }).pipe(Effect.provide(kernel(racing)))
+    )
+})
+
+describe("NAT clean-up whose bucket cannot be locked", () => {
+  const busy = meanwhile(({ nat }) => (nat === undefined ? {} : { nat: { ...nat, delete: () => -16 } }))
+  it.effect("fails for that entry, in a sweep", () =>
+    Effect.gen(function* () {
+      const { counts, nat } = yield* sweepOne
+      assert.deepStrictEqual([counts.deleted, nat], [1, 2])
+    }).pipe(Effect.provide(kernel(busy)))
+  )
+  it.effect(
+    "fails for that entry and goes on to the next, by single calls; without the right to, it fails as a whole",
+    () =>
+      Effect.gen(function* () {
+        const control = yield* BpfMemory.Control
+        const maps = yield* pair("ipv4")
+        maps.nat.put(key("ipv4", out), natValue("ipv4", 9, 5001))
+        const target = { ct: maps.ct.table, nat: maps.nat.table, family: "ipv4" } as const
+        const cleanUp = yield* NatCleanUp.make(target, { engine: "portable" })
+        const deleted = { keys: new Uint8Array(28), flags: new Uint32Array(2), verdicts: new Uint8Array(2) }
+        deleted.keys.set(key("ipv4", ct()))
+        deleted.keys.set(key("ipv4", ct(TupleFlags.IN)), 14)
+        control.failNext("delete", 16)
+        assert.deepInclude(cleanUp.run(deleted, 2), { failed: 1, egress: 0 })
+        assert.deepStrictEqual([...deleted.verdicts], [NatCleanUp.verdict.failed, NatCleanUp.verdict.none])
+        control.failNext("delete", 1)
+        assert.strictEqual(cleanUp.run(deleted, 2), -1)
+        control.failNext("lookup", 9)
+        assert.strictEqual(cleanUp.run(deleted, 2), -9)
+      }).pipe(Effect.provide(kernel()))
+  )
+})
+
+describe("a kernel that does not let us", () => {
+  const refused = Effect.gen(function* () {
+    const control = yield* BpfMemory.Control
+    const maps = yield* pair("ipv4")
+    const target = { ct: maps.ct.table, nat: maps.nat.table, family: "ipv4" } as const
+    const asked = (back_: () => void) =>
+      Effect.gen(function* () {
+        const error = yield* Effect.flip(KernelSweep.make(target))
+        const demanded = yield* Effect.flip(NatCleanUp.make(target, { engine: "program" }))
+        const { engine, refusal } = yield* NatCleanUp.make(target)
+        back_()
+        assert.deepStrictEqual([engine, refusal], ["portable", demanded])
+        return error
+      })
+    return { control, asked }
+  })
+
+  it.effect("is named: it has no such programs", () =>
+    Effect.gen(function* () {
+      const { asked } = yield* refused
+      const error = yield* asked(() => {})
+      assert.strictEqual(
+        error.message,
+        "load program of map sweep_ct: this kernel lacks programs of type syscall that walk a map (Linux 5.14) (errno 22)"
+      )
+    }).pipe(Effect.provide(kernel(twin, { programs: false })))
+  )
+  it.effect("is named: it has no shared arrays", () =>
+    Effect.gen(function* () {
+      const { asked } = yield* refused
+      assert.strictEqual((yield* asked(() => {})).reason._tag, "FeatureUnsupported")
+    }).pipe(Effect.provide(kernel(twin, { mmapable: false })))
+  )
+  it.effect("is named: CAP_BPF is missing", () =>
+    Effect.gen(function* () {
+      const { asked, control } = yield* refused
+      assert.strictEqual((yield* asked(control.asUser(1000))).reason._tag, "NotPermitted")
+    }).pipe(Effect.provide(kernel()))
+  )
+})
+
+describe("when any one call to the kernel fails", () => {
+  const target = Effect.map(
+    pair("ipv4"),
+    (maps) => ({ ct: maps.ct.table, nat: maps.nat.table, family: "ipv4" }) as const
+  )
+  const actions = {
+    "a sweep": Effect.gen(function* () {
+      const sweep = yield* KernelSweep.make(yield* target)
+      yield* sweep.run({ now: 5 })
+    }),
+    "a sweep without NAT": Effect.gen(function* () {
+      const sweep = yield* KernelSweep.make({ ...(yield* target), nat: undefined })
+      yield* sweep.run({ now: 5 })
+    }),
+    "NAT clean-up": Effect.gen(function* () {
+      const cleanUp = yield* NatCleanUp.make(yield* target)
+      cleanUp.run({ keys: new Uint8Array(14), flags: new Uint32Array(1), verdicts: new Uint8Array(1) }, 1)
+    })
+  }
+  const steps = ["map create", "map memory", "load program", "run program"]
+  const operations: Readonly<Record<string, ReadonlyArray<string>>> = {
+    "a sweep": ["map info", ...steps],
+    "a sweep without NAT": ["map info", ...steps]
+  }
+  for (const [name, action] of Object.entries(actions))
+    it.effect(`${name} fails with an error or not at all, and leaves nothing open`, () =>
+      Effect.gen(function* () {
+        const control = yield* BpfMemory.Control
+        const failures = new Set<string>()
+        // Memory that the kernel does not take back stays.
+        let isMapped = false
+        control.onCall((call, _, result) => (isMapped ||= call === "unmapMemory" && result === -5), "after")
+        // The first two make the maps.
+        for (let skip = 2; skip < 50; skip++) {
+          const [before, living] = [control.count(), control.living().length]
+          isMapped = false
+          control.failNext("any", 5, { skip })
+          const result = yield* Effect.result(Effect.scoped(action))
+          const calls = control.count() - before
+          control.clearFaults()
+          if (result._tag === "Failure") failures.add(result.failure.operation)
+          assert.deepStrictEqual(control.openFds(), [], `call ${skip + 1}`)
+          assert.lengthOf(control.living(), living + (isMapped ? 1 : 0), `call ${skip + 1}`)
+          if (calls <= skip) return assert.deepStrictEqual([...failures], operations[name] ?? [])
+        }
+        return assert.fail("it never succeeded")
+      }).pipe(Effect.provide(kernel()))
+    )
 })
