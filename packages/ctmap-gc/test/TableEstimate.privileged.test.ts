@@ -1,0 +1,48 @@
+import { assert, it } from "@effect/vitest"
+import { TableEstimate } from "ctmap-gc"
+import { LibBpf } from "ctmap-kernel"
+import { FdLeak, Privileged } from "ctmap-testing"
+import * as Effect from "effect/Effect"
+import { describe } from "vitest"
+import { bias, estimateHolds } from "./estimateCases.ts"
+
+/** Nearly empty to as full as an LRU gets, from small tables to large. */
+const tables = [65_536, 100_000, 1_048_576].flatMap((slots) =>
+  [1, 5, 30, 60, 90].map((percent) => ({ slots, percent, entries: Math.floor((slots * percent) / 100) }))
+)
+
+Privileged.suite(describe, "estimates on the kernel", () => {
+  it.effect("the cursor is a bucket number here, and the trial leaves nothing behind", () =>
+    Effect.gen(function* () {
+      const before = FdLeak.handles()
+      assert.isUndefined(yield* TableEstimate.obstacle)
+      assert.deepStrictEqual(FdLeak.since(before), [])
+    }).pipe(Effect.provide(LibBpf.layer))
+  )
+
+  it.effect.each(tables)(
+    "$percent % of $slots slots are found within five standard errors",
+    ({ slots, percent, entries }) =>
+      Effect.gen(function* () {
+        const { found } = yield* estimateHolds({ slots, entries, expired: 0.3, seed: slots + percent })
+        // Where it matters it is sampled: most of a read of everything saves nothing.
+        assert.strictEqual(
+          found.method,
+          entries > 2 * TableEstimate.SAMPLES * TableEstimate.ROOM ? "sampled" : "counted"
+        )
+      }).pipe(Effect.provide(LibBpf.layer)),
+    60_000
+  )
+
+  it.effect(
+    "the mean of many estimates is the truth, and their spread what they say it is",
+    () =>
+      Effect.gen(function* () {
+        const found = yield* bias({ slots: 524_288, entries: 300_000, expired: 0, seed: 9 }, 100)
+        const about = JSON.stringify(found)
+        assert.isAtMost(Math.abs(found.mean - found.truth), 4 * (found.spread / Math.sqrt(100)), about)
+        assert.isAtMost(found.spread, 1.4 * found.error, about)
+      }).pipe(Effect.provide(LibBpf.layer)),
+    60_000
+  )
+})
