@@ -69,8 +69,8 @@ const FEWEST_SAMPLES = 8
  *
  * Shape: up to 64 reads of about 128 entries, each from a random place of its own part of the table. Entries per bucket
  * are those read by the buckets they were read from, which the returned cursor tells; times the buckets there are, that
- * is the table. The estimate never exceeds the capacity. Typically within 1 to 2 % in tables of any size that are fuller
- * than one in a hundred.
+ * is the table. The estimate never exceeds the capacity. Its standard error is about 1.1 % in tables of any size that
+ * are fuller than one in a hundred.
  *
  * The last 524,288 buckets are looked at first. If one call walks to the end of the table, there are fewer than 128
  * entries in them: the table is nearly empty, each further call would walk just as far and block a CPU for as long, so
