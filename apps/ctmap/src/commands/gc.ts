@@ -140,7 +140,5 @@ const ask = ({ yes, what }: Question, chosen: ReadonlyArray<Pairs.Chosen>) =>
   Effect.gen(function* () {
     const whose = chosen.map(({ source }) => Pairs.describe(source)).join(", ")
     yield* Output.note(`ctmap: deletes ${what} of ${whose}, with their NAT entries: live connections are cut`)
-    if (yes) return
-    const unasked = "this cuts live connections and nobody is there to be asked: add --yes"
-    yield* confirm({ message: `Delete ${what} of ${whose}?`, unasked })
+    yield* confirm({ yes, what: "this cuts live connections", message: `Delete ${what} of ${whose}?` })
   })

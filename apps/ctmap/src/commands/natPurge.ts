@@ -61,8 +61,8 @@ export const flush = (root: string, options: FlushOptions) =>
       if (!options.dryRun) {
         const whose = chosen.map(({ source }) => Pairs.describe(source)).join(", ")
         yield* Output.note(`ctmap: deletes ${what} of ${whose}: live connections lose their translation`)
-        const unasked = "this cuts live connections and nobody is there to be asked: add --yes"
-        if (!options.yes) yield* confirm({ message: `Delete ${what} of ${whose}?`, unasked })
+        const message = `Delete ${what} of ${whose}?`
+        yield* confirm({ yes: options.yes, what: "this cuts live connections", message })
       }
       yield* passes(options, chosen, (pair, settings) =>
         NatPurge.flush(pair, { ...settings, limits: limitsOf(options), filter, context })
