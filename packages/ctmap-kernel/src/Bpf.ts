@@ -182,8 +182,8 @@ export interface Calls {
    */
   readonly perfEvent: (cpu: number) => number
   /**
-   * Calls back on this thread whenever an fd becomes readable, until what it returns is called, which must be before the
-   * fd is closed. -EEXIST where somebody watches it already. A perf event that was written to before the event loop's next turn is not told of.
+   * Calls back on this thread whenever an fd becomes readable, and now and then without need, until what it returns is
+   * called, which must be before the fd is closed. -EEXIST where somebody watches it already.
    */
   readonly watch: (fd: number, ready: () => void) => (() => void) | number
   /** Bytes of a page, the unit of mapped memory. */

@@ -332,8 +332,11 @@ const perfCalls = (close: Bpf.Calls["close"]) => {
       if (rc < 0) return rc
       const handle = koffi.node.poll(fd, { readable: true }, () => ready())
       watched.set(fd, handle)
+      // libuv begins to wait in the loop's next turn, and in doing so takes from a perf event what it had to tell by then.
+      const begun = setImmediate(ready)
       return () => {
         if (watched.get(fd) !== handle) return
+        clearImmediate(begun)
         watched.delete(fd)
         handle.close()
       }

@@ -140,7 +140,7 @@ const ENOENT = -2
 const ENODEV = -19
 const EINVAL = -22
 
-/** How long a record can lie unnoticed, at most: a wake-up from before the event loop's first turn is lost. */
+/** How long a record can lie unnoticed, at most, should a wake-up be lost. */
 const RECHECK = "1 second"
 /** Wake-ups without a record, one after the other, until a ring is looked at only now and then. */
 const BARREN = 64
