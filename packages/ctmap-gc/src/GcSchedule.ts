@@ -91,6 +91,8 @@ export interface Parameters<R = never> {
   readonly backlog?:
     | Effect.Effect<ReadonlyArray<{ readonly family: Family.Family; readonly expiredRatio: number }>, unknown, R>
     | undefined
+  /** Hears of what was decided whenever there is nothing to do but to wait. */
+  readonly decided?: ((status: Status) => Effect.Effect<void, never, R>) | undefined
   /** Limits of the interval maths other than Cilium's. */
   readonly bounds?: GcInterval.Bounds | undefined
 }
@@ -176,6 +178,12 @@ export const make = <R = never>(parameters: Parameters<R>): Effect.Effect<GcSche
     let state = initial(options)
     let isActive = false
 
+    const status = Effect.gen(function* () {
+      const now = yield* clock
+      const times = { now, offset: (yield* Clock.currentTimeMillis) - now }
+      return statusOf(options, state, { isActive, heard: inbox.peek(), ...times })
+    })
+
     const observe = Effect.fnUntraced(function* (result: Event["result"]) {
       const now = yield* clock
       const next = step(options, state, { now, heard: inbox.drain(), result })
@@ -195,6 +203,7 @@ export const make = <R = never>(parameters: Parameters<R>): Effect.Effect<GcSche
         case "Wait":
           return Effect.gen(function* () {
             inbox.doze(action)
+            if (parameters.decided !== undefined) yield* parameters.decided(yield* status)
             const millis = action.until - (yield* clock)
             yield* Effect.timeoutOption(inbox.latch.await, Duration.millis(Math.max(0, millis)))
             return undefined
@@ -229,11 +238,7 @@ export const make = <R = never>(parameters: Parameters<R>): Effect.Effect<GcSche
 
     return {
       run: Effect.scoped(loop),
-      status: Effect.gen(function* () {
-        const now = yield* clock
-        const times = { now, offset: (yield* Clock.currentTimeMillis) - now }
-        return statusOf(options, state, { isActive, heard: inbox.peek(), ...times })
-      }),
+      status,
       initialScanDone: Deferred.await(scanned),
       request: (families = options.families) => Effect.sync(() => inbox.request(families))
     }

@@ -1,0 +1,352 @@
+/**
+ * The collector of a host: the periodic loop, passes on request, and the streams of what they delete.
+ *
+ * Owns the composition of schedule, collector, sources and signals; each of them can be had alone. What an agent runs, and
+ * what Cilium's `GCRunner` is.
+ *
+ * @since 0.1.0
+ */
+import type { Family } from "ctmap-core"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Ref from "effect/Ref"
+import * as Stream from "effect/Stream"
+import { Bpf, type KernelClock } from "ctmap-kernel"
+import { type Collected, type CollectError, Collector, type Terms } from "./Collector.ts"
+import { CtMapSources, nameOf, type OpenError, type PairSource } from "./CtMapSources.ts"
+import * as Backlog from "./Backlog.ts"
+import { Endpoints } from "./Endpoints.ts"
+import * as GcConfig from "./GcConfig.ts"
+import { type Deleted, type GcEvent, GcEvents, layer as eventsLayer } from "./GcEvents.ts"
+import * as GcMetrics from "./GcMetrics.ts"
+import type * as GcPass from "./GcPass.ts"
+import type * as GcRequest from "./GcRequest.ts"
+import * as GcSchedule from "./GcSchedule.ts"
+import { complain, outcomeOf } from "./internal/roundOutcome.ts"
+import type * as NatPass from "./NatPass.ts"
+import * as NatPurge from "./NatPurge.ts"
+
+/**
+ * What a request came to, pair by pair: a pair that fails does not keep the others from being collected.
+ *
+ * @since 0.1.0
+ */
+export interface Ran<A, E> {
+  readonly pairs: ReadonlyArray<{
+    readonly pair: string
+    readonly source: PairSource
+    readonly exit: Exit.Exit<A, E>
+  }>
+  /** Entries deleted, for this request, over all pairs. */
+  readonly deleted: number
+}
+
+/** @since 0.1.0 */
+export type RanCt = Ran<Collected, CollectError>
+/** @since 0.1.0 */
+export type RanNat = Ran<NatPass.NatPass | undefined, NatPurge.NatPassError | OpenError>
+
+/**
+ * Which pairs a request is about. Default all.
+ *
+ * @since 0.1.0
+ */
+export type Choice = (source: Pick<PairSource, "family" | "owner">) => boolean
+
+/**
+ * Where the schedule hears that a table is full.
+ *
+ * @since 0.1.0
+ */
+export type Signals = Pick<GcSchedule.Parameters, "signals" | "mute" | "unmute">
+
+/**
+ * See the module.
+ *
+ * @since 0.1.0
+ */
+export class GcRunner extends Context.Service<
+  GcRunner,
+  {
+    /** Starts the periodic loop, once; it ends with the layer. */
+    readonly enable: Effect.Effect<void>
+    /**
+     * Carries out a request on every pair, or on those that are chosen. Errors: `BpfError` where the pairs cannot be
+     * listed; what happens to a pair stands in its exit.
+     */
+    readonly run: (
+      request: GcRequest.GcRequest,
+      options?: Terms & { readonly choose?: Choice }
+    ) => Effect.Effect<RanCt, OpenError>
+    /** Carries out a request on one pair: Cilium's `Run(map, filter)`. */
+    readonly runPair: (
+      source: PairSource,
+      request: GcRequest.GcRequest,
+      terms?: Terms
+    ) => Effect.Effect<Collected, CollectError>
+    /** Deletes NAT entries whose connection is gone, of every pair that has a NAT map or of those chosen. */
+    readonly purgeOrphans: (
+      options?: Pick<NatPurge.Options, "dryRun" | "limits" | "budget"> & { readonly choose?: Choice }
+    ) => Effect.Effect<RanNat, OpenError>
+    /** What passes delete of IPv4 tables, from now on; ends with the layer. */
+    readonly observe4: Stream.Stream<GcEvent>
+    /** See {@link observe4}. */
+    readonly observe6: Stream.Stream<GcEvent>
+    /** The pass that ended last; `undefined` before the first. */
+    readonly lastPass: Effect.Effect<GcPass.GcPass | undefined>
+    /** The last pass over each pair. */
+    readonly lastPasses: Effect.Effect<ReadonlyArray<GcPass.GcPass>>
+    /** What the schedule does next, and why. */
+    readonly status: Effect.Effect<GcSchedule.Status>
+    /** Waits until the first scheduled pass has ended, successful or not. */
+    readonly initialScanDone: Effect.Effect<void>
+    /** Asks the schedule for a pass over families soon. */
+    readonly request: (families?: ReadonlyArray<Family.Family>) => Effect.Effect<void>
+  }
+>()("ctmap-gc/GcRunner") {}
+
+/**
+ * What the layer can be given besides its services.
+ *
+ * @since 0.1.0
+ */
+export interface Options {
+  readonly signals?: Signals
+  /** Estimates the expired share of families, for a schedule with a backlog threshold. Default: by sampling. */
+  readonly backlog?: GcSchedule.Parameters["backlog"]
+}
+
+/** See {@link GcRunner}. @since 0.1.0 */
+export const make = Effect.fnUntraced(function* (options: Options = {}) {
+  const settings = yield* GcConfig.GcConfig
+  const collector = yield* Collector
+  const { pairs } = yield* CtMapSources
+  const events = yield* GcEvents
+  const bpf = yield* Bpf.Bpf
+  const scope = yield* Effect.scope
+  const { emitCtEntry } = yield* Endpoints
+  const isEnabled = yield* Ref.make(false)
+  const terms: Terms = { limits: GcConfig.guardLimits(settings), budget: settings.budget }
+
+  const overPairs = <A, E>(
+    choose: Choice,
+    use: (source: PairSource) => Effect.Effect<A, E>,
+    deletedOf: (result: A) => number
+  ): Effect.Effect<Ran<A, E>, OpenError> =>
+    Effect.gen(function* () {
+      const ran: Array<Ran<A, E>["pairs"][number]> = []
+      for (const source of (yield* pairs).filter(choose)) {
+        const exit = yield* Effect.exit(use(source))
+        ran.push({ pair: nameOf(source), source, exit })
+      }
+      const deleted = ran.reduce((sum, { exit }) => sum + (Exit.isSuccess(exit) ? deletedOf(exit.value) : 0), 0)
+      return { pairs: ran, deleted }
+    })
+
+  const collect: GcRunner["Service"]["runPair"] = (source, request, given) =>
+    Effect.tapErrorTag(
+      collector.collect(source, request, { ...terms, ...given }),
+      "GuardStopped",
+      () => GcMetrics.recordGuardStop
+    )
+
+  const run: GcRunner["Service"]["run"] = (request, { choose = () => true, ...given } = {}) =>
+    overPairs(
+      choose,
+      (source) => collect(source, request, given),
+      ({ counts }) => counts.deleted
+    )
+
+  const purgeOrphans: GcRunner["Service"]["purgeOrphans"] = ({ choose = () => true, ...given } = {}) =>
+    overPairs(
+      choose,
+      (source) =>
+        collector.exclusively(
+          source,
+          Effect.scoped(
+            Effect.gen(function* () {
+              const serial = yield* collector.nextSerial
+              const pair = yield* source.open
+              return yield* NatPurge.orphans(pair, { ...terms, ...given, serial }).pipe(
+                Effect.provideService(Bpf.Bpf, bpf)
+              )
+            })
+          ).pipe(Effect.tap((pass) => (pass === undefined ? Effect.void : GcMetrics.recordNat(pass))))
+        ),
+      (pass) => (pass === undefined ? 0 : pass.ingressDeleted + pass.egressDeleted)
+    )
+
+  const schedule = yield* GcSchedule.make({
+    ...options.signals,
+    settings,
+    backlog: options.backlog ?? (settings.backlogThreshold > 0 ? yield* Backlog.make : undefined),
+    decided: ({ intervalMillis, next }) =>
+      Effect.gen(function* () {
+        yield* GcMetrics.recordInterval(Duration.millis(intervalMillis))
+        for (const family of next?.families ?? []) yield* GcMetrics.recordNextRun(family, next!.atMillis)
+      }),
+    round: (families) =>
+      Effect.map(
+        Effect.tap(
+          run({ expired: true, emit: emitCtEntry }, { choose: ({ family }) => families.includes(family) }),
+          complain
+        ),
+        outcomeOf
+      ),
+    purgeOrphans: (families) =>
+      Effect.tap(purgeOrphans({ choose: ({ family }) => families.includes(family) }), complain)
+  })
+
+  yield* GcMetrics.initialise
+  yield* GcMetrics.exportLost(events)
+  yield* collector.passes.pipe(
+    Stream.runForEach((pass) => GcMetrics.record(pass)),
+    Effect.forkIn(scope, { startImmediately: true })
+  )
+
+  return GcRunner.of({
+    enable: Effect.gen(function* () {
+      if (yield* Ref.getAndSet(isEnabled, true)) return
+      yield* Effect.forkIn(schedule.run, scope)
+    }),
+    run,
+    runPair: collect,
+    purgeOrphans,
+    observe4: events.observe4,
+    observe6: events.observe6,
+    lastPass: Effect.map(collector.lastPasses, (passes) => passes.at(-1)),
+    lastPasses: collector.lastPasses,
+    status: schedule.status,
+    initialScanDone: schedule.initialScanDone,
+    request: schedule.request
+  })
+})
+
+/**
+ * The collector over a kernel.
+ *
+ * @since 0.1.0
+ */
+export const layer = (
+  options: Options = {}
+): Layer.Layer<
+  GcRunner,
+  never,
+  GcConfig.GcConfig | Collector | CtMapSources | GcEvents | KernelClock.KernelClock | Bpf.Bpf
+> => Layer.effect(GcRunner, make(options))
+
+/**
+ * A collector that does nothing, as Cilium's fake: no loop, no passes, streams without an event that end at once.
+ *
+ * @since 0.1.0
+ */
+export const layerNoop: Layer.Layer<GcRunner> = Layer.succeed(GcRunner, {
+  enable: Effect.void,
+  run: () => Effect.succeed({ pairs: [], deleted: 0 }),
+  runPair: (source) =>
+    Effect.succeed({
+      pass: {
+        serial: 0,
+        family: source.family,
+        owner: nameOf(source),
+        dryRun: false,
+        now: 0,
+        startedAtMillis: 0,
+        millis: 0,
+        completed: true,
+        maps: [],
+        requests: []
+      },
+      counts: { wanted: 0, deleted: 0 }
+    }),
+  purgeOrphans: () => Effect.succeed({ pairs: [], deleted: 0 }),
+  observe4: Stream.empty,
+  observe6: Stream.empty,
+  lastPass: Effect.succeed(undefined),
+  lastPasses: Effect.succeed([]),
+  status: Effect.flatMap(
+    Effect.suspend(() => idle),
+    ({ status }) => status
+  ),
+  initialScanDone: Effect.void,
+  request: () => Effect.void
+})
+
+const idle = GcSchedule.make({
+  settings: GcConfig.defaults,
+  round: () => Effect.succeed({ success: true, ratio: 0, deleted: 0 }),
+  purgeOrphans: () => Effect.succeed({ deleted: 0 })
+})
+
+/**
+ * The tester's side of {@link layerTest}.
+ *
+ * @since 0.1.0
+ */
+export class Control extends Context.Service<
+  Control,
+  {
+    /** Requests that `run` and `runPair` were given, in order. */
+    readonly requests: Effect.Effect<ReadonlyArray<GcRequest.GcRequest>>
+    readonly isEnabled: Effect.Effect<boolean>
+    /** Tells whoever observes. */
+    readonly publish: (event: Deleted) => Effect.Effect<void>
+    /** What `run` answers from now on. Default: nothing deleted. */
+    readonly answer: (ran: Ran<Collected, CollectError>) => Effect.Effect<void>
+  }
+>()("ctmap-gc/GcRunner/Control") {}
+
+/**
+ * A collector that a test plays: it notes what it is asked for, answers what it is told to, and deletes nothing.
+ *
+ * **Example** (An agent that scrubs an address)
+ *
+ * ```ts
+ * import { GcRequest, GcRunner } from "ctmap-gc"
+ * import * as Effect from "effect/Effect"
+ *
+ * const program = Effect.gen(function* () {
+ *   const { run } = yield* GcRunner.GcRunner
+ *   yield* run(GcRequest.expired)
+ *   return yield* Effect.flatMap(GcRunner.Control, ({ requests }) => requests)
+ * })
+ * await Effect.runPromise(Effect.provide(program, GcRunner.layerTest)) // => [{ expired: true }]
+ * ```
+ *
+ * @since 0.1.0
+ */
+export const layerTest: Layer.Layer<GcRunner | Control> = Layer.effectContext(
+  Effect.gen(function* () {
+    const { observe4, observe6, publish } = yield* GcEvents
+    const noop = yield* GcRunner.pipe(Effect.provide(layerNoop))
+    const requests: Array<GcRequest.GcRequest> = []
+    let isEnabled = false
+    let answered: RanCt = { pairs: [], deleted: 0 }
+    const runner = GcRunner.of({
+      ...noop,
+      enable: Effect.sync(() => void (isEnabled = true)),
+      run: (request) =>
+        Effect.sync(() => {
+          requests.push(request)
+          return answered
+        }),
+      runPair: (source, request) =>
+        Effect.andThen(
+          Effect.sync(() => requests.push(request)),
+          noop.runPair(source, request)
+        ),
+      observe4,
+      observe6
+    })
+    const control = Control.of({
+      requests: Effect.sync(() => [...requests]),
+      isEnabled: Effect.sync(() => isEnabled),
+      publish: (event) => Effect.sync(() => publish(event)),
+      answer: (ran) => Effect.sync(() => void (answered = ran))
+    })
+    return Context.make(GcRunner, runner).pipe(Context.add(Control, control))
+  })
+).pipe(Layer.provide(eventsLayer))

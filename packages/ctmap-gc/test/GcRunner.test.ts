@@ -1,0 +1,243 @@
+import { assert, describe, it } from "@effect/vitest"
+import { type MapLimits, Signal } from "ctmap-core"
+import {
+  Collector,
+  CtMapSources,
+  GcConfig,
+  GcEngine,
+  GcEvents,
+  GcMetrics,
+  GcRequest,
+  GcRunner,
+  SignalQueue,
+  Signals,
+  SignalSource
+} from "ctmap-gc"
+import { Bpf, BpfMemory, CtMaps, KernelClock, NatMaps, Owner } from "ctmap-kernel"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
+import { TestClock } from "effect/testing"
+import * as Stage from "./stage.ts"
+
+const limits = { ctTcp: 4096, ctAny: 4096, nat: 4096 } satisfies MapLimits.MapLimits
+
+/** A host in memory: pinned maps of the families, and everything that an agent composes over them. */
+const host = (options: {
+  readonly families?: ReadonlyArray<"ipv4" | "ipv6">
+  readonly settings?: Partial<GcConfig.Settings>
+  readonly runner?: GcRunner.Options
+}) => {
+  const { calls, control } = BpfMemory.make({ objects: Stage.objects! })
+  const { families = ["ipv4", "ipv6"] } = options
+  const kernel = Layer.mergeAll(
+    Layer.succeed(Bpf.Bpf, calls),
+    Layer.succeed(KernelClock.KernelClock, Stage.ktime(1000))
+  )
+  const maps = Layer.mergeAll(CtMaps.layer({ limits }), NatMaps.layer({ limits })).pipe(Layer.provideMerge(kernel))
+  const make = Effect.gen(function* () {
+    const ct = yield* CtMaps.CtMaps
+    const nat = yield* NatMaps.NatMaps
+    for (const family of families) {
+      yield* Effect.scoped(ct.openOrCreate({ family, transport: "tcp", owner: Owner.global }))
+      yield* Effect.scoped(ct.openOrCreate({ family, transport: "any", owner: Owner.global }))
+      yield* Effect.scoped(nat.openOrCreate(family, Owner.global))
+    }
+  })
+  const sources = CtMapSources.layerNode().pipe(Layer.provideMerge(CtMapSources.layer))
+  const collector = Collector.layer.pipe(Layer.provide(GcEngine.layer()), Layer.provideMerge(GcEvents.layer))
+  const layer = GcRunner.layer(options.runner).pipe(
+    Layer.provideMerge(Layer.mergeAll(sources, collector, GcConfig.layer(options.settings ?? {}))),
+    Layer.provideMerge(Layer.effectDiscard(make)),
+    Layer.provideMerge(maps)
+  )
+  const fill = (map: string, ...entries: ReadonlyArray<Stage.Entry>): void => {
+    const view = control.map(`/sys/fs/bpf/tc/globals/${map}`)
+    for (const { key, value } of entries) assert.strictEqual(view?.update(key, value), 0)
+  }
+  const size = (map: string): number => control.map(`/sys/fs/bpf/tc/globals/${map}`)?.size() ?? -1
+  return { layer, control, fill, size }
+}
+
+const expired = (sport: number, family: "ipv4" | "ipv6" = "ipv4") => Stage.ct({ family, lifetime: 1, sport })
+const alive = (sport: number) => Stage.ct({ lifetime: 5000, sport })
+
+describe("GcRunner", () => {
+  it.effect("collects at once when it is enabled, and again when the interval is over", () => {
+    const { layer, fill, size } = host({ settings: { conntrackGcInterval: Duration.minutes(5) } })
+    return Effect.gen(function* () {
+      const runner = yield* GcRunner.GcRunner
+      fill("cilium_ct4_global", expired(1), alive(2))
+      fill("cilium_ct_any6_global", expired(1, "ipv6"))
+      assert.isUndefined(yield* runner.lastPass)
+      yield* runner.enable
+      yield* runner.enable
+      yield* runner.initialScanDone
+      assert.deepStrictEqual([size("cilium_ct4_global"), size("cilium_ct_any6_global")], [1, 0])
+      const passes = yield* runner.lastPasses
+      assert.deepStrictEqual(
+        passes.map(({ family, owner, completed }) => [family, owner, completed]),
+        [
+          ["ipv4", "global", true],
+          ["ipv6", "global", true]
+        ]
+      )
+      fill("cilium_ct4_global", expired(3))
+      yield* TestClock.adjust("299 seconds")
+      assert.strictEqual(size("cilium_ct4_global"), 2)
+      yield* TestClock.adjust("2 seconds")
+      yield* Effect.yieldNow.pipe(Effect.repeat({ until: () => size("cilium_ct4_global") === 1, times: 200 }))
+      assert.strictEqual(size("cilium_ct4_global"), 1)
+      const status = yield* runner.status
+      assert.isTrue(status.active)
+      const series = yield* GcMetrics.snapshot
+      const value = (name: string) => series.find((each) => each.name === name)?.value
+      assert.strictEqual(value("cilium_datapath_conntrack_gc_interval_seconds"), 300)
+      assert.isDefined(value("ctmap_gc_next_run_timestamp_seconds"))
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("tells observers of each family what was deleted, with NAT gone by then", () => {
+    const { layer, fill, size } = host({})
+    return Effect.gen(function* () {
+      const runner = yield* GcRunner.GcRunner
+      fill("cilium_ct4_global", Stage.ct({ daddr: [1], saddr: [2], lifetime: 1, sport: 1 }), alive(2))
+      fill("cilium_snat_v4_external", Stage.nat({ daddr: [2], saddr: [1], sport: 1, to: [[9], 40_000] }))
+      fill("cilium_ct6_global", expired(1, "ipv6"))
+      const watch = (stream: Stream.Stream<GcEvents.GcEvent>) =>
+        Effect.forkChild(
+          stream.pipe(
+            Stream.take(1),
+            Stream.map((event) => [event._tag === "Deleted" ? event.count : -1, size("cilium_snat_v4_external")]),
+            Stream.runCollect
+          ),
+          { startImmediately: true }
+        )
+      const four = yield* watch(runner.observe4)
+      const six = yield* watch(runner.observe6)
+      const ran = yield* runner.run(GcRequest.expired)
+      assert.strictEqual(ran.deleted, 2)
+      assert.deepStrictEqual(yield* Fiber.join(four), [[1, 0]])
+      assert.deepStrictEqual(yield* Fiber.join(six), [[1, 0]])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("a signal brings a pass over its family and a purge of its orphans", () => {
+    const signals = Signals.layerTest
+    return Effect.gen(function* () {
+      const subscription = yield* SignalQueue.subscribe()
+      const source = yield* SignalSource.Control
+      const { start } = yield* Signals.Signals
+      yield* start
+      const rig = host({ runner: { signals: subscription } })
+      yield* Effect.gen(function* () {
+        const runner = yield* GcRunner.GcRunner
+        yield* runner.enable
+        yield* runner.initialScanDone
+        yield* TestClock.adjust("10 seconds")
+        rig.fill("cilium_ct4_global", expired(1))
+        rig.fill("cilium_ct6_global", expired(1, "ipv6"))
+        rig.fill("cilium_snat_v4_external", Stage.nat({ to: [[9], 40_000], sport: 77 }))
+        source.send(Signal.toBytes(new Signal.FillUp({ signal: "ct_fill_up", family: "ipv4" })))
+        yield* Effect.yieldNow.pipe(
+          Effect.repeat({ until: () => rig.size("cilium_snat_v4_external") === 0, times: 500 })
+        )
+        assert.deepStrictEqual(
+          [rig.size("cilium_ct4_global"), rig.size("cilium_snat_v4_external"), rig.size("cilium_ct6_global")],
+          [0, 0, 1]
+        )
+      }).pipe(Effect.provide(rig.layer))
+    }).pipe(Effect.scoped, Effect.provide(signals))
+  })
+
+  it.effect("a family without maps is nothing to complain of, and does not count as a failed pass", () => {
+    const { layer, fill, size } = host({ families: ["ipv4"] })
+    return Effect.gen(function* () {
+      const runner = yield* GcRunner.GcRunner
+      fill("cilium_ct4_global", expired(1))
+      yield* runner.enable
+      yield* runner.initialScanDone
+      assert.strictEqual(size("cilium_ct4_global"), 0)
+      assert.isTrue((yield* runner.status).last?.success)
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("a pair that fails does not keep the others from being collected", () => {
+    const { layer, control, fill, size } = host({})
+    return Effect.gen(function* () {
+      const runner = yield* GcRunner.GcRunner
+      fill("cilium_ct6_global", expired(1, "ipv6"))
+      control.failNext("openPin", 5)
+      const ran = yield* runner.run(GcRequest.expired)
+      assert.deepStrictEqual(
+        ran.pairs.map(({ pair, exit }) => [pair, Exit.isSuccess(exit)]),
+        [
+          ["ipv4 global", false],
+          ["ipv6 global", true]
+        ]
+      )
+      assert.strictEqual(size("cilium_ct6_global"), 0)
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("purges orphans of the families that are chosen", () => {
+    const { layer, fill, size } = host({})
+    return Effect.gen(function* () {
+      const runner = yield* GcRunner.GcRunner
+      fill("cilium_snat_v4_external", Stage.nat({ to: [[9], 40_000] }))
+      fill("cilium_snat_v6_external", Stage.nat({ family: "ipv6", to: [[9], 40_000] }))
+      const ran = yield* runner.purgeOrphans({ choose: ({ family }) => family === "ipv6" })
+      assert.deepStrictEqual([ran.deleted, ran.pairs.length], [1, 1])
+      assert.deepStrictEqual([size("cilium_snat_v4_external"), size("cilium_snat_v6_external")], [1, 0])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("a large backlog is collected before the interval is over", () => {
+    const { layer, fill, size } = host({
+      settings: {
+        conntrackGcInterval: Duration.hours(1),
+        backlogThreshold: 0.25,
+        backlogCheckInterval: Duration.seconds(30)
+      }
+    })
+    return Effect.gen(function* () {
+      const runner = yield* GcRunner.GcRunner
+      yield* runner.enable
+      yield* runner.initialScanDone
+      fill(
+        "cilium_ct4_global",
+        ...Array.from({ length: 1500 }, (_, i) => (i % 2 === 0 ? expired(i + 1) : alive(i + 1)))
+      )
+      yield* TestClock.adjust("31 seconds")
+      yield* Effect.yieldNow.pipe(Effect.repeat({ until: () => size("cilium_ct4_global") === 750, times: 1000 }))
+      assert.strictEqual(size("cilium_ct4_global"), 750)
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("does nothing where it is a fake, and its streams end", () =>
+    Effect.gen(function* () {
+      const runner = yield* GcRunner.GcRunner
+      yield* runner.enable
+      assert.deepStrictEqual(yield* runner.run(GcRequest.everything), { pairs: [], deleted: 0 })
+      assert.deepStrictEqual(yield* Stream.runCollect(runner.observe4), [])
+      assert.isUndefined(yield* runner.lastPass)
+      assert.isFalse((yield* runner.status).active)
+    }).pipe(Effect.provide(GcRunner.layerNoop))
+  )
+
+  it.effect("does what a test tells it to", () =>
+    Effect.gen(function* () {
+      const runner = yield* GcRunner.GcRunner
+      const control = yield* GcRunner.Control
+      yield* control.answer({ pairs: [], deleted: 7 })
+      assert.strictEqual((yield* runner.run(GcRequest.expired)).deleted, 7)
+      assert.deepStrictEqual(yield* control.requests, [GcRequest.expired])
+      assert.isFalse(yield* control.isEnabled)
+      yield* runner.enable
+      assert.isTrue(yield* control.isEnabled)
+    }).pipe(Effect.provide(GcRunner.layerTest))
+  )
+})
