@@ -36,7 +36,7 @@ enum { GRACE_NS = 100, GRACE_TURNS = 8 };
 
 enum { TUPLE_OUT = 0, TUPLE_IN = 1, DSR_INTERNAL = 0x80 };
 
-enum { WITH_NAT = 1, DRY_RUN = 2 };
+enum { WITH_NAT = 1, DRY_RUN = 2, IDLE = 4 };
 
 enum nat_verdict { NONE, MAPPING, OUT_ONLY, SWAPPED, ABSENT, KEPT, FAILED };
 
@@ -97,7 +97,7 @@ struct nat_totals {
 
 struct sweep {
 	__u32 now;     // in
-	__u32 options; // in: WITH_NAT, DRY_RUN
+	__u32 options; // in: WITH_NAT, DRY_RUN; IDLE: only show that it can be run
 	__u32 limit;   // in: records at most
 	__u32 records; // out
 	__u32 seen, kept, deleted, refreshed, vanished, restored, busy; // out
@@ -369,6 +369,8 @@ static __always_inline long visit_candidate(const __u32 *index, struct candidate
 	SEC("syscall") int sweep##n(struct sweep *given)                                                               \
 	{                                                                                                              \
 		struct sweep sweep = *given;                                                                           \
+		if (sweep.options & IDLE)                                                                              \
+			return 0;                                                                                      \
 		bpf_for_each_map_elem(&table, visit##n, &sweep, 0);                                                    \
 		*given = sweep;                                                                                        \
 		return 0;                                                                                              \

@@ -117,7 +117,7 @@ export interface KernelSweep {
  *
  * **Details**
  *
- * Loads the program and maps its records, some 5 ms. Needs Linux >= 5.14 and CAP_BPF. Whether that is there shows by
+ * Loads the program and maps its records, some 20 ms, for the verifier has a lot to follow. Needs Linux >= 5.14 and CAP_BPF. Whether that is there shows by
  * loading. Errors: `FeatureUnsupported`, `NotPermitted`; `InvalidArgument` for sizes that are not the family's.
  *
  * **Example** (Deleting what has expired)
@@ -216,8 +216,10 @@ const acquire = (kernel: Bpf.Calls, target: Target): Open | BpfError => {
     kernel.close(fd)
     return Program.failure("map memory", -memory, ct)
   }
-  const idle = new Uint8Array(Layout.sweep.words * 4)
-  const loaded = Program.load(kernel, target, "sweep", { records: fd }, idle)
+  // Whether it can be run shows by running it; that must not walk the table.
+  const idle = new Uint32Array(Layout.sweep.words)
+  idle[Layout.sweep.options] = Layout.option.idle
+  const loaded = Program.load(kernel, target, "sweep", { records: fd }, new Uint8Array(idle.buffer))
   // The program holds it from here on.
   kernel.close(fd)
   if (loaded instanceof BpfError) {

@@ -15,6 +15,25 @@ describe("the sweep on the twin", () => {
   cases(kernel())
 })
 
+describe("making a sweep", () => {
+  it.effect("finds out that it can be run without walking the table: that took 60 ms of half a million entries", () =>
+    Effect.gen(function* () {
+      const control = yield* BpfMemory.Control
+      const { ct: table } = yield* pair("ipv4")
+      table.put(key("ipv4", ct()), ctValue(5))
+      const contexts: Array<ReadonlyArray<number>> = []
+      control.onCall((call, args) => {
+        if (call === "runProgram") contexts.push([...new Uint32Array((args[1] as Uint8Array).slice().buffer)])
+      }, "after")
+      yield* KernelSweep.make({ ct: table.table, nat: undefined, family: "ipv4" })
+      assert.deepStrictEqual(
+        contexts.map((context) => context.slice(3).every((word) => word === 0)),
+        [true]
+      )
+    }).pipe(Effect.scoped, Effect.provide(kernel()))
+  )
+})
+
 /** The twin, with other views of its maps: what the datapath does meanwhile. */
 const meanwhile = (
   change: (maps: Readonly<Record<string, BpfMemory.MapView>>) => Readonly<Record<string, BpfMemory.MapView>>

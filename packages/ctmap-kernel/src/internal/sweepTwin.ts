@@ -72,6 +72,7 @@ const sweepOf =
     const context = wordsOf(bytes)
     const count = (name: Count | "restored" | "seen" | "records" | "stopped"): number => context[sweep[name]]!++
     const [now, options, limit] = [context[sweep.now]!, context[sweep.options]!, context[sweep.limit]!]
+    if ((options & option.idle) !== 0) return 0
     const isDry = (options & option.dryRun) !== 0
     const cleanUp = cleaner(family, table, nat)
     const totals = noNatTotals()
