@@ -16,7 +16,7 @@ export default defineConfig({
         extends: true,
         test: {
           name: "tests",
-          include: ["packages/*/test/**/*.test.ts", "apps/*/test/**/*.test.ts", "examples/test/**/*.test.ts"]
+          include: ["{packages,apps}/*/test/**/*.test.ts", "{bench,examples}/test/**/*.test.ts"]
         }
       },
       {

@@ -7,7 +7,7 @@ import { constants } from "node:os"
 import { delimiter, join } from "node:path"
 import { fileURLToPath } from "node:url"
 
-const commands = ["start", "test", "check", "bench", "build", "fix"]
+const commands = ["start", "test", "check", "bench", "stress", "build", "fix"]
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 const bin = join(root, "node_modules", ".bin")
@@ -106,14 +106,21 @@ const hasLibbpf = () => {
   return (stdout ?? "").includes("libbpf.so.1") || folders.some((folder) => existsSync(join(folder, "libbpf.so.1")))
 }
 
-/** The benchmark with a name, relative to the root; without one, or with a wrong one, says which there are. */
-const benchmark = (name) => {
-  const file = join("bench", "src", `${name}.ts`)
+/** What `bench` and `stress` run, each by its name. */
+const programs = {
+  bench: { folder: join("bench", "src"), one: "benchmark", all: "Benchmarks" },
+  stress: { folder: join("bench", "src", "stress"), one: "stress test", all: "Stress tests" }
+}
+
+/** The program with a name, relative to the root; without one, or with a wrong one, says which there are. */
+const program = (kind, name) => {
+  const { folder, one, all } = programs[kind]
+  const file = join(folder, `${name}.ts`)
   if (existsSync(join(root, file))) return file
-  const existing = children(join("bench", "src")).filter((entry) => entry.endsWith(".ts"))
+  const existing = children(folder).filter((entry) => entry.endsWith(".ts"))
   const list = existing.map((entry) => entry.slice(0, -3)).join(", ") || "none yet"
-  if (name !== undefined) fail(`there is no benchmark "${name}". There are: ${list}.`)
-  process.stdout.write(`Benchmarks (npm run bench NAME): ${list}\n`)
+  if (name !== undefined) fail(`there is no ${one} "${name}". There are: ${list}.`)
+  process.stdout.write(`${all} (npm run ${kind} NAME): ${list}\n`)
   process.exit()
 }
 
@@ -135,5 +142,5 @@ if (Number.parseInt(process.versions.node) < 20) fail(`Node 20 or newer is neede
 if (process.platform === "win32") fail("Windows is not supported: use Linux, or macOS for what needs no kernel.")
 if (!commands.includes(command)) fail(`say one of: ${commands.join(", ")}.`)
 install(command === "fix")
-if (["start", "test", "bench"].includes(command)) bringLibbpf()
-run(command === "bench" ? benchmark(args.shift()) : join("scripts", `${command}.ts`), args)
+if (["start", "test", "bench", "stress"].includes(command)) bringLibbpf()
+run(command in programs ? program(command, args.shift()) : join("scripts", `${command}.ts`), args)

@@ -32,7 +32,7 @@ for (const file of files.filter((name) => isText(name) && name !== self)) {
 // --- tests that never run ---------------------------------------------------------------------------------------
 
 for (const file of files.filter((name) => name.endsWith(".test.ts"))) {
-  if (!/^((packages|apps)\/[^/]+|examples)\/test\//.test(file)) {
+  if (!/^((packages|apps)\/[^/]+|bench|examples)\/test\//.test(file)) {
     report(file, "vitest.workspace.ts does not look for tests here")
   }
 }

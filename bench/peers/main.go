@@ -4,8 +4,9 @@
 //	peer PIN batch CHUNK      batches, each array copied at once: what newer versions of the library make of such slices
 //	peer PIN next-key         NextKey and Lookup
 //	peer PIN list CHUNK       as batch, and the text of every entry to the standard output
+//	peer PIN collect-...      deletes what has expired: see collect.go
 //
-// All but the last print entries, nanoseconds, and the nanoseconds of the longest batch.
+// The first three print entries, nanoseconds, and the nanoseconds of the longest batch.
 //
 // For Go 1.19 and cilium/ebpf 0.9.1, the versions of Debian 12.
 package main
@@ -194,6 +195,9 @@ func run(arguments []string) error {
 		return err
 	}
 	defer m.Close()
+	if strings.HasPrefix(arguments[1], "collect-") {
+		return collect(m, arguments[1:])
+	}
 	chunk := 1
 	if len(arguments) > 2 {
 		if chunk, err = strconv.Atoi(arguments[2]); err != nil {

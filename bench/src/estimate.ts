@@ -16,7 +16,7 @@ import { machine, markdown, median } from "./common/measure.ts"
 import { guard, options } from "./common/options.ts"
 import * as Rounds from "./common/rounds.ts"
 import { ctTable, makeRandom, now } from "./common/tables.ts"
-import { timed } from "./common/worker.ts"
+import { noCalls, timed } from "./common/worker.ts"
 
 /** Per cent of the slots. */
 const FILLS = [0, 1, 10, 50, 90]
@@ -45,7 +45,7 @@ interface Look {
 }
 
 const look = Effect.fnUntraced(function* (of: typeof TableEstimate.estimate, map: BpfMap.BpfMap) {
-  const calls = { longest: 0 }
+  const calls = noCalls()
   const bpf = timed(yield* Bpf.Bpf, calls)
   // The trial of the cursor is made once per process: not here.
   yield* Effect.provideService(TableEstimate.obstacle, Bpf.Bpf, bpf)

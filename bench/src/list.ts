@@ -98,7 +98,7 @@ const writers: Readonly<
 /** The process of one writer. */
 const worker = (name: string, pin: string, file: string) =>
   Effect.gen(function* () {
-    const calls = { longest: 0 }
+    const calls = Worker.noCalls()
     const bpf = Worker.timed(yield* Bpf.Bpf, calls)
     const map = yield* BpfMap.open(pin)
     const entries = yield* Scan.count(map)

@@ -54,7 +54,7 @@ const readers: Readonly<Record<string, (map: BpfMap.BpfMap) => Effect.Effect<num
 /** The process of one reader. */
 const worker = (name: string, pin: string) =>
   Effect.gen(function* () {
-    const calls = { longest: 0 }
+    const calls = Worker.noCalls()
     const bpf = Worker.timed(yield* Bpf.Bpf, calls)
     const map = yield* BpfMap.open(pin)
     const read = readers[name]

@@ -22,11 +22,12 @@ export const options = (): Options => {
       sizes: { type: "string", default: SIZES },
       rounds: { type: "string", default: "7" },
       worker: { type: "string" },
+      entries: { type: "string" },
       pin: { type: "string", default: "" },
       to: { type: "string" }
     }
   })
-  const sizes = values.sizes.split(",").map((size) => Number(size.replaceAll("_", "")))
+  const sizes = (values.entries ?? values.sizes).split(",").map((size) => Number(size.replaceAll("_", "")))
   const rounds = Number(values.rounds)
   if (!sizes.every((size) => Number.isInteger(size) && size > 0))
     throw new Error(`--sizes ${values.sizes}: say ${SIZES}`)

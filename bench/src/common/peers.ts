@@ -14,6 +14,8 @@ import type { Sample } from "./rounds.ts"
 export interface Peers {
   /** Runs of `scan.c`, `main.go` and bpftool, where there are such programs: arguments in front of those of a run. */
   readonly c?: ReadonlyArray<string>
+  /** `collect.c`. */
+  readonly collect?: ReadonlyArray<string>
   readonly go?: ReadonlyArray<string>
   readonly bpftool?: ReadonlyArray<string>
   /** `peak.c`: measures a whole process. */
@@ -21,7 +23,7 @@ export interface Peers {
 }
 
 interface Recipe {
-  readonly name: "c" | "peak" | "go" | "bpftool"
+  readonly name: keyof Peers
   readonly packages: ReadonlyArray<string>
   /** What fails where a package is missing. */
   readonly build: ReadonlyArray<string>
@@ -41,6 +43,12 @@ const recipes = (folder: string): ReadonlyArray<Recipe> => [
     run: [join(folder, "scan")]
   },
   {
+    name: "collect",
+    packages: ["gcc", "libc6-dev", "libbpf-dev"],
+    build: ["gcc", "-O2", "-Wall", "-o", join(folder, "collect"), source("collect.c"), "-lbpf"],
+    run: [join(folder, "collect")]
+  },
+  {
     name: "peak",
     packages: ["gcc", "libc6-dev"],
     build: ["gcc", "-O2", "-Wall", "-o", join(folder, "peak"), source("peak.c")],
@@ -49,7 +57,7 @@ const recipes = (folder: string): ReadonlyArray<Recipe> => [
   {
     name: "go",
     packages: ["golang-go", "golang-github-cilium-ebpf-dev"],
-    build: ["go", "build", "-o", join(folder, "peer"), source("main.go")],
+    build: ["go", "build", "-o", join(folder, "peer"), source("main.go"), source("collect.go")],
     run: [join(folder, "peer")]
   },
   { name: "bpftool", packages: ["bpftool"], build: ["bpftool", "version"], run: ["bpftool"] }
@@ -62,8 +70,8 @@ export const temporaryFolder = (parent: string): string => {
   return folder
 }
 
-/** Builds what can be built, and says what cannot. */
-export const prepare = (): Peers => {
+/** Builds what can be built of these, and says what cannot. */
+export const prepare = (names: ReadonlyArray<keyof Peers> = ["c", "peak", "go", "bpftool"]): Peers => {
   const folder = temporaryFolder(tmpdir())
   const environment = {
     ...process.env,
@@ -84,7 +92,7 @@ export const prepare = (): Peers => {
     console.error(`installing ${packages.join(", ")}`)
     if (problem(command) !== undefined && problem(["apt-get", "update"]) === undefined) problem(command)
   }
-  const all = recipes(folder)
+  const all = recipes(folder).filter(({ name }) => names.includes(name))
   const unbuilt = all.filter(({ build }) => problem(build) !== undefined)
   if (unbuilt.length > 0 && process.geteuid?.() === 0 && problem(["apt-get", "--version"]) === undefined) {
     install([...new Set(unbuilt.flatMap(({ packages }) => packages))])
@@ -102,6 +110,24 @@ export const prepare = (): Peers => {
 export const ownTime = (command: ReadonlyArray<string>): Sample => {
   const [entries = Number.NaN, nanoseconds = Number.NaN, longestCall = 0] = numbersOf(command)
   return { entries, nanoseconds, ...(longestCall > 0 ? { longestCall } : {}) }
+}
+
+/** What a collector did, besides what it took. */
+export interface Collected extends Sample {
+  readonly deleted: number
+  readonly natDeleted: number
+}
+
+/** Runs a peer that collects: it prints entries seen, deleted, NAT entries deleted, nanoseconds and the longest call. */
+export const collected = (command: ReadonlyArray<string>): Collected => {
+  const [entries, deleted, natDeleted, nanoseconds, longestCall = 0] = numbersOf(command)
+  return {
+    entries: entries ?? Number.NaN,
+    deleted: deleted ?? Number.NaN,
+    natDeleted: natDeleted ?? Number.NaN,
+    nanoseconds: nanoseconds ?? Number.NaN,
+    ...(longestCall > 0 ? { longestCall } : {})
+  }
 }
 
 /** Runs a command as a whole process, through `peak.c`, with its output in a file. */

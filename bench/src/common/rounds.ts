@@ -13,6 +13,8 @@ export interface Sample {
   readonly nanoseconds: number
   /** Nanoseconds of the longest single call into the kernel. */
   readonly longestCall?: number
+  /** Nanoseconds of the longest load of a program. */
+  readonly longestLoad?: number
   /** Nanoseconds for which the event loop stood still at the longest. */
   readonly longestStall?: number
   /** Bytes of memory that the process had at most. */
@@ -67,7 +69,10 @@ export const find = (results: ReadonlyArray<Result>, name: string): Result | und
   results.find((result) => result.name === name)
 
 /** The largest of what was measured, or nothing where it was not. */
-const largest = ({ samples }: Result, field: "longestCall" | "longestStall" | "peak"): number | undefined => {
+export const largest = (
+  { samples }: Result,
+  field: "longestCall" | "longestLoad" | "longestStall" | "peak"
+): number | undefined => {
   const measured = samples.flatMap((sample) => sample[field] ?? [])
   return measured.length === 0 ? undefined : Math.max(...measured)
 }
@@ -93,6 +98,7 @@ export const table = (title: string, results: ReadonlyArray<Result>, base: Resul
       `${(1e3 / middle).toFixed(2)} M`,
       ratio(result, base).toFixed(2),
       milliseconds(largest(result, "longestCall")),
+      milliseconds(largest(result, "longestLoad")),
       milliseconds(largest(result, "longestStall")),
       megabytes(peak(result))
     ]
@@ -104,6 +110,7 @@ export const table = (title: string, results: ReadonlyArray<Result>, base: Resul
     "entries/s",
     `× ${base.name}`,
     "longest call, ms",
+    "loading, ms",
     "loop stall, ms",
     "peak, MB"
   ]

@@ -7,7 +7,7 @@
  * outside, more slowly and with a wider window.
  *
  * **What remains of the race.** The datapath writes to entries without a lock, so no collector can be exact. In a test
- * built to hit the window (`bench/src/race.ts`: 256 expired entries, refreshed on another CPU in the microseconds of
+ * built to hit the window (`npm run stress race`: 256 expired entries, refreshed on another CPU in the microseconds of
  * their deletion) entries lost per million refreshes were: all of them with BPF_MAP_DELETE_BATCH, 2,700 with
  * `portable`, 4,200 with `program`, and 1 (on a busy machine up to 6) with a `program` that restores. That one reads
  * the memory of the entry again 100 ns after deleting it. If the word has changed, and the key in front of the value

@@ -2,6 +2,7 @@
 export * as FdLeak from "./FdLeak.ts"
 export * as Privileged from "./Privileged.ts"
 export * as Recorded from "./Recorded.ts"
+export * as Refresher from "./Refresher.ts"
 export * as SignalSender from "./SignalSender.ts"
 export * as TempBpfFs from "./TempBpfFs.ts"
 export * as Vectors from "./Vectors.ts"

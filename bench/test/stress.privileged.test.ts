@@ -1,0 +1,47 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as LibBpf from "ctmap-kernel/LibBpf"
+import { Privileged } from "ctmap-testing"
+import * as Effect from "effect/Effect"
+import { cases, problems, run } from "../src/common/churn.ts"
+import { name, race } from "../src/common/race.ts"
+
+Privileged.suite(describe, "a short stress", () => {
+  const chosen = cases.filter(({ family, mode }) => (family === "ipv4") === (mode === "roomy"))
+  for (const one of chosen) {
+    const { engine, iterates, family, mode } = one
+    it.effect(
+      `${engine}${iterates ? " by iterator" : ""}, ${family}, ${mode}: leaves nothing behind that was there throughout, and accounts for every entry`,
+      () =>
+        Effect.gen(function* () {
+          const result = yield* run(one, 0.2)
+          assert.deepStrictEqual(problems(result), [])
+          assert.isAbove(result.deleted, 0)
+          assert.isAbove(result.inserted, 0)
+        }).pipe(Effect.provide(LibBpf.layer)),
+      60_000
+    )
+  }
+
+  it.effect(
+    "engines keep what was refreshed while they deleted, where the loops of others lose it",
+    () =>
+      Effect.gen(function* () {
+        const results = new Map((yield* race(2, { pins: false })).map((result) => [result.name, result]))
+        for (const { lost, refreshes, wrong, deleted } of results.values()) {
+          assert.isAtMost(lost, refreshes)
+          assert.strictEqual(wrong, 0)
+          assert.isAbove(deleted, 0)
+        }
+        const share = (way: string) => {
+          const { lost = 0, refreshes = 0 } = results.get(way) ?? {}
+          return refreshes === 0 ? 0 : lost / refreshes
+        }
+        for (const way of [name.each, name.batch]) {
+          for (const engine of [name.hybrid, name.kernel, name.portable]) {
+            assert.isBelow(share(engine), Math.max(0.05, share(way)), `${engine} beside ${way}`)
+          }
+        }
+      }).pipe(Effect.scoped, Effect.provide(LibBpf.layer)),
+    60_000
+  )
+})
