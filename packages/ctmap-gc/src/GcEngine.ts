@@ -209,8 +209,8 @@ const sweepPair = (
     )
   })
 
-const readsTheClock = ({ expired, filter }: GcRequest): boolean =>
-  expired === true || (filter !== undefined && isVolatile(filter))
+const readsTheClock = ({ expired, filter, within }: GcRequest): boolean =>
+  expired === true || [filter, within].some((each) => each !== undefined && isVolatile(each))
 
 /** The release to read a map with. Errors: `UnknownLayout`. */
 const targetOf = (ct: CtPair.CtMap) =>

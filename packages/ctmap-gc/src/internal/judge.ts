@@ -23,12 +23,16 @@ type Predicate = (columns: CtColumns.CtColumns, row: number) => boolean
 
 /** One request, compiled. */
 interface Rules {
+  /** Whether what has expired goes, and since when it has: 0 where it does not. */
+  readonly expired: boolean
   readonly expiredBefore: number
   readonly addresses: AddressSet.AddressSet | undefined
   readonly stable: ReadonlyArray<Predicate>
   readonly volatile: ReadonlyArray<Predicate>
   readonly everything: boolean
   readonly within: Predicate | undefined
+  /** What `within` says can change while the entry lives. */
+  readonly isWithinVolatile: boolean
 }
 
 export interface Judge {
@@ -57,23 +61,27 @@ const compileOne = (request: GcRequest, context: Context): Effect.Effect<Rules, 
     const isStable = request.filter !== undefined && !isVolatile(request.filter)
     const ips = request.addresses === undefined ? undefined : AddressSet.make(family, request.addresses)
     return {
+      expired: request.expired === true,
       expiredBefore: request.expired === true ? now : 0,
       addresses: ips === undefined || ips.size === 0 ? undefined : ips,
       stable: predicate !== undefined && isStable ? [predicate] : [],
       volatile: predicate !== undefined && !isStable ? [predicate] : [],
       everything: request.everything === true,
-      within: yield* predicateOf(request.within)
+      within: yield* predicateOf(request.within),
+      isWithinVolatile: request.within !== undefined && isVolatile(request.within)
     }
   })
 
 /** All rules of all requests as those of one. */
 const union = (all: ReadonlyArray<Rules>, addresses: AddressSet.AddressSet | undefined): Rules => ({
+  expired: all.some((rules) => rules.expired),
   expiredBefore: Math.max(0, ...all.map(({ expiredBefore }) => expiredBefore)),
   addresses,
   stable: all.flatMap(({ stable }) => stable),
   volatile: all.flatMap((rules) => rules.volatile),
   everything: all.some(({ everything }) => everything),
-  within: undefined
+  within: undefined,
+  isWithinVolatile: false
 })
 
 const hasAddress = ({ addresses }: Rules, columns: CtColumns.CtColumns, row: number): boolean => {
@@ -104,7 +112,10 @@ const decideAny =
   (columns, row) => {
     const isExpired = columns.lifetime(row) < rules.expiredBefore
     const wanted = lasting(rules, columns, row)
-    if (wanted !== GcReason.KEEP) return (isExpired ? expired : wanted) | PRESENCE
+    if (wanted !== GcReason.KEEP) {
+      const isFiltered = wanted === flushed && accepts(rules.volatile, columns, row)
+      return (isExpired ? expired : isFiltered ? filter : wanted) | PRESENCE
+    }
     return isExpired ? expired : accepts(rules.volatile, columns, row) ? filter : GcReason.KEEP
   }
 
@@ -118,11 +129,13 @@ const isExpiry = ({ addresses, stable, volatile, everything }: Rules): boolean =
 
 const decider = (rules: Rules): Judge["decide"] => {
   const decide = isExpiry(rules) ? decideExpired(rules.expiredBefore) : decideAny(rules)
-  const { within } = rules
+  const { within, isWithinVolatile } = rules
   if (within === undefined) return decide
+  // An entry that need not be within any more when it is deleted must be as it was read, whatever wants it.
+  const compared = isWithinVolatile ? ~PRESENCE : ~0
   return (columns, row) => {
     const code = decide(columns, row)
-    return code === GcReason.KEEP || within(columns, row) ? code : GcReason.KEEP
+    return code !== GcReason.KEEP && within(columns, row) ? code & compared : GcReason.KEEP
   }
 }
 
@@ -173,7 +186,11 @@ export const compile = (
                   if (deciders[i]!(columns, row) !== GcReason.KEEP) into[i]! += 1
               },
         requests: requests.length,
-        isExpiryOnly: each.every(isExpiry) && narrowed.length === 0 && emits.length === 0,
+        isExpiryOnly:
+          each.length > 0 &&
+          each.every((rules) => rules.expired && isExpiry(rules)) &&
+          narrowed.length === 0 &&
+          emits.length === 0,
         isLimited: !each.every(isExpiry),
         emits
       }
