@@ -18,7 +18,7 @@ import * as Stream from "effect/Stream"
 import { nameOf, type OpenError, type PairSource } from "./CtMapSources.ts"
 import * as GcEngine from "./GcEngine.ts"
 import { GcEvents } from "./GcEvents.ts"
-import type * as GcPass from "./GcPass.ts"
+import * as GcPass from "./GcPass.ts"
 import type { GcRequest } from "./GcRequest.ts"
 import { GuardStopped } from "./Guard.ts"
 
@@ -57,8 +57,9 @@ export class Collector extends Context.Service<
      *
      * **Details**
      *
-     * Errors: those of opening and sweeping. Where the guard stops a shared pass, each of its requests is tried alone, so
-     * that only the one that asked for too much fails. Interruption: a request that waits is withdrawn; a pass that no
+     * Errors: those of opening and sweeping. Where the guard stops a shared pass, before anything is deleted, each of its
+     * requests is tried alone, so that only the one that asked for too much fails. Interruption: also where the layer
+     * closes, or is closed. By the caller: a request that waits is withdrawn; a pass that no
      * caller waits for any more is interrupted between two batches.
      */
     readonly collect: (
@@ -80,18 +81,23 @@ export class Collector extends Context.Service<
 
 /** A request in the queue of a pair. */
 interface Job {
+  /** Opened by whoever asks: what was registered under a name may have been replaced since. */
+  readonly source: PairSource
   readonly request: GcRequest
   readonly terms: Terms
   readonly progress: GcEngine.Plan["progress"]
   readonly done: Deferred.Deferred<Collected, CollectError>
+  /** Its caller has gone. */
+  isWithdrawn: boolean
 }
 
 /** The queue of a pair and what is being done with it. */
 interface Line {
-  readonly source: PairSource
   readonly waiting: Array<Job>
   isServed: boolean
-  running: { readonly jobs: Set<Job>; readonly fiber: Fiber.Fiber<unknown, unknown> } | undefined
+  running: { readonly jobs: ReadonlyArray<Job>; readonly fiber: Fiber.Fiber<unknown, unknown> } | undefined
+  /** Entries that the last pass deleted, done or not. */
+  deleted: number
   /** Held while anybody writes to the pair. */
   readonly permit: Semaphore.Semaphore
 }
@@ -112,13 +118,8 @@ export const layer: Layer.Layer<Collector, never, GcEngine.GcEngine | GcEvents> 
       const name = nameOf(source)
       const known = lines.get(name)
       if (known !== undefined) return known
-      const line: Line = {
-        source,
-        waiting: [],
-        isServed: false,
-        running: undefined,
-        permit: Semaphore.makeUnsafe(1)
-      }
+      const permit = Semaphore.makeUnsafe(1)
+      const line: Line = { waiting: [], isServed: false, running: undefined, deleted: 0, permit }
       lines.set(name, line)
       return line
     }
@@ -130,32 +131,42 @@ export const layer: Layer.Layer<Collector, never, GcEngine.GcEngine | GcEvents> 
     }
 
     /** One pass that serves all of `jobs`, whose terms are the same. */
-    const pass = ({ source }: Line, jobs: ReadonlyArray<Job>): Effect.Effect<GcPass.GcPass, CollectError> =>
+    const pass = (line: Line, jobs: ReadonlyArray<Job>): Effect.Effect<GcPass.GcPass, CollectError> =>
       Effect.scoped(
         Effect.gen(function* () {
+          line.deleted = 0
+          const { source, terms } = jobs.at(-1)!
           const pair = yield* source.open
           const heard = jobs.flatMap(({ progress }) => (progress === undefined ? [] : [progress]))
           return yield* engine.sweep(pair, {
-            ...jobs[0]!.terms,
+            ...terms,
             serial: ++serial,
             requests: jobs.map(({ request }) => request),
             publish: events.isObserved(source.family) ? events.publish : undefined,
             progress: heard.length === 0 ? undefined : (map, seen) => heard.forEach((hear) => hear(map, seen)),
-            recorded: (made) => record(nameOf(source), made)
+            recorded: (made) => {
+              line.deleted = GcPass.total(made, "deleted")
+              record(nameOf(source), made)
+            }
           })
         })
       )
 
-    const serve = (line: Line, jobs: ReadonlyArray<Job>): Effect.Effect<void> =>
+    const serve = (line: Line, all: ReadonlyArray<Job>): Effect.Effect<void> =>
       Effect.gen(function* () {
+        const jobs = all.filter(({ isWithdrawn }) => !isWithdrawn)
+        if (jobs.length === 0) return
         const fiber = yield* Effect.forkChild(line.permit.withPermit(pass(line, jobs)), { startImmediately: true })
-        line.running = { jobs: new Set(jobs), fiber }
+        line.running = { jobs, fiber }
+        if (jobs.every(({ isWithdrawn }) => isWithdrawn)) fiber.interruptUnsafe()
         const exit = yield* Fiber.await(fiber).pipe(
           Effect.onInterrupt(() => Fiber.interrupt(fiber)),
           Effect.ensuring(Effect.sync(() => (line.running = undefined)))
         )
         const error = Exit.findErrorOption(exit)
-        if (jobs.length > 1 && error._tag === "Some" && error.value instanceof GuardStopped) {
+        const isStopped = error._tag === "Some" && error.value instanceof GuardStopped
+        // Nothing is gone yet that would be missing in the counts of one of them.
+        if (jobs.length > 1 && isStopped && line.deleted === 0) {
           for (const job of jobs) yield* serve(line, [job])
           return
         }
@@ -167,36 +178,53 @@ export const layer: Layer.Layer<Collector, never, GcEngine.GcEngine | GcEvents> 
         }
       })
 
-    /** Serves a pair until nobody waits any more. */
+    /** The jobs that share the next pass; without any, the pair is not served any more, from this moment on. */
+    const take = (line: Line): ReadonlyArray<Job> => {
+      const [first] = line.waiting
+      if (first === undefined) {
+        line.isServed = false
+        return []
+      }
+      const jobs = line.waiting.filter((job) => sameTerms(job.terms, first.terms))
+      line.waiting.splice(0, line.waiting.length, ...line.waiting.filter((job) => !jobs.includes(job)))
+      return jobs
+    }
+
+    /** Serves a pair until nobody waits any more. Whatever happens, nobody who asked waits for ever. */
     const work = (line: Line): Effect.Effect<void> =>
       Effect.gen(function* () {
-        while (line.waiting.length > 0) {
-          const { terms } = line.waiting[0]!
-          const jobs = line.waiting.filter((job) => sameTerms(job.terms, terms))
-          line.waiting.splice(0, line.waiting.length, ...line.waiting.filter((job) => !jobs.includes(job)))
+        for (let jobs = take(line); jobs.length > 0; jobs = take(line)) {
           yield* serve(line, jobs).pipe(
-            Effect.onInterrupt(() => Effect.forEach(jobs, ({ done }) => Deferred.interrupt(done)))
+            Effect.onExit((exit) =>
+              Exit.isSuccess(exit)
+                ? Effect.void
+                : Effect.forEach(jobs, ({ done }) => Deferred.failCause(done, exit.cause), { discard: true })
+            )
           )
         }
       }).pipe(
-        Effect.ensuring(
-          Effect.suspend(() => {
-            line.isServed = false
-            return Effect.forEach(line.waiting.splice(0), ({ done }) => Deferred.interrupt(done))
+        Effect.onExit((exit) => {
+          if (Exit.isSuccess(exit)) return Effect.void
+          line.isServed = false
+          return Effect.forEach(line.waiting.splice(0), ({ done }) => Deferred.failCause(done, exit.cause), {
+            discard: true
           })
-        )
+        })
       )
 
     const withdraw = (line: Line, job: Job): Effect.Effect<void> =>
       Effect.suspend(() => {
+        job.isWithdrawn = true
         const at = line.waiting.indexOf(job)
         if (at >= 0) {
           line.waiting.splice(at, 1)
           return Effect.void
         }
         const { running } = line
-        if (running === undefined || !running.jobs.delete(job) || running.jobs.size > 0) return Effect.void
-        return Effect.asVoid(Fiber.interrupt(running.fiber))
+        if (running === undefined || !running.jobs.includes(job)) return Effect.void
+        return running.jobs.every(({ isWithdrawn }) => isWithdrawn)
+          ? Effect.asVoid(Fiber.interrupt(running.fiber))
+          : Effect.void
       })
 
     return Collector.of({
@@ -204,7 +232,9 @@ export const layer: Layer.Layer<Collector, never, GcEngine.GcEngine | GcEvents> 
         Effect.uninterruptibleMask((restore) =>
           Effect.gen(function* () {
             const line = lineOf(source)
-            const job: Job = { request, terms, progress, done: yield* Deferred.make<Collected, CollectError>() }
+            const done = yield* Deferred.make<Collected, CollectError>()
+            const job: Job = { source, request, terms, progress, done, isWithdrawn: false }
+            if (scope.state._tag === "Closed") return yield* Effect.interrupt
             line.waiting.push(job)
             if (!line.isServed) {
               line.isServed = true

@@ -217,4 +217,82 @@ describe("Collector", () => {
       })
     )
   )
+
+  it.effect("a caller of a layer that has closed is interrupted, not left waiting", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { collector, source, scope, left } = yield* bench
+        yield* Scope.close(scope, Exit.void)
+        const caller = yield* Effect.forkChild(collector.collect(source, port(1), { limits }), {
+          startImmediately: true
+        })
+        yield* Effect.yieldNow.pipe(Effect.repeat({ times: 50 }))
+        const exit = caller.pollUnsafe()
+        assert.isTrue(exit !== undefined && Exit.hasInterrupts(exit))
+        assert.strictEqual(yield* left, 4000)
+      })
+    )
+  )
+
+  it.effect("a request that was withdrawn while another was tried alone is not carried out", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { collector, source, left } = yield* bench
+        const tight = { ...Guard.defaults, floor: 1000, maxDeleteRatio: 0 }
+        const alone: Array<() => void> = []
+        const ask = (request: GcRequest.GcRequest, progress?: () => void) =>
+          Effect.forkChild(Effect.result(collector.collect(source, request, { limits: tight }, progress)), {
+            startImmediately: true
+          })
+        let asked = 0
+        const first = yield* ask(port(1), () => {
+          asked++
+          // 16 batches are looked at together; whatever follows is the first request alone.
+          if (asked > 16) for (const go of alone.splice(0)) go()
+        })
+        const gone = yield* ask(port(2))
+        yield* ask(GcRequest.everything)
+        alone.push(() => gone.interruptUnsafe())
+        const outcome = yield* Fiber.join(first)
+        assert.isTrue(Result.isSuccess(outcome) && outcome.success.counts.deleted === 1000)
+        yield* Fiber.await(gone)
+        yield* Effect.yieldNow.pipe(Effect.repeat({ times: 200 }))
+        assert.isAbove(asked, 16)
+        assert.strictEqual(yield* left, 3000)
+      })
+    )
+  )
+
+  it.effect("a pair is opened the way that the one who asks says", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { collector, source, opened } = yield* bench
+        yield* collector.collect(source, port(1), { limits })
+        let reopened = 0
+        const replaced = { ...source, open: Effect.tap(source.open, () => Effect.sync(() => reopened++)) }
+        yield* collector.collect(replaced, port(2), { limits })
+        assert.deepStrictEqual([opened(), reopened], [2, 1])
+      })
+    )
+  )
+
+  it.effect("a defect reaches everybody whose pass it ended, and the next request is served", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { collector, source, left } = yield* bench
+        const broken = () => {
+          throw new Error("no progress bar")
+        }
+        const callers = [
+          yield* Effect.forkChild(collector.collect(source, port(1), { limits }, broken), { startImmediately: true }),
+          yield* Effect.forkChild(collector.collect(source, port(2), { limits }), { startImmediately: true })
+        ]
+        for (const caller of callers) assert.isTrue(Exit.hasDies(yield* Fiber.await(caller)))
+        const dies = { ...source, open: Effect.die(new Error("nothing to open")) }
+        assert.isTrue(Exit.hasDies(yield* Effect.exit(collector.collect(dies, port(3), { limits }))))
+        const { counts } = yield* collector.collect(source, port(4), { limits })
+        assert.deepStrictEqual([counts.deleted, yield* left], [1000, 3000])
+      })
+    )
+  )
 })
