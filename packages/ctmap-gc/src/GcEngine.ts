@@ -24,7 +24,7 @@ import type * as GcPass from "./GcPass.ts"
 import { type GcRequest, isVolatile } from "./GcRequest.ts"
 import * as Guard from "./Guard.ts"
 import * as Judge from "./internal/judge.ts"
-import { sweep as sweepMap } from "./internal/sweep.ts"
+import * as Sweep from "./internal/sweep.ts"
 import { MapTally } from "./internal/tally.ts"
 import * as Pace from "./Pace.ts"
 import { PurgeHook } from "./PurgeHook.ts"
@@ -82,7 +82,8 @@ export class GcEngine extends Context.Service<
     /**
      * **Details**
      *
-     * Errors: see {@link SweepError}; the maps are swept in order, and an error ends the pass where it is: what was
+     * Errors: see {@link SweepError}. What the guard limits is counted in all maps before an entry of any goes. The maps
+     * are swept in order, and an error ends the pass where it is: what was
      * deleted by then stays deleted, consistently, and stands in the record. Interruptible between batches, with the
      * same result. Ownership: the pair stays the caller's, who sees to it that nobody else sweeps it meanwhile.
      */
@@ -172,14 +173,13 @@ const sweepPair = (
       if (pair.nat?.mismatch !== undefined) {
         return yield* Effect.fail(new Dump.UnknownLayout({ map: pair.nat.map.name, why: pair.nat.mismatch }))
       }
+      const sweeps: Array<Sweep.Sweep> = []
       for (const target of targets) {
         const { map, transport } = target.ct
         const judge = yield* Judge.compile(requests, { ...target, family: pair.family, now, source: clock.source })
         const about = { map: map.name, transport, capacity: map.info.maxEntries }
         const tally = new MapTally(about, engine === "portable" ? "portable" : "hybrid", requests.length)
-        tallies.push(tally)
-        const mapBegan = performance.now()
-        yield* sweepMap(
+        const sweep = Sweep.make(
           target,
           {
             serial,
@@ -199,9 +199,25 @@ const sweepPair = (
             progress: plan.progress
           },
           tally
-        ).pipe(Effect.ensuring(Effect.sync(() => void (tally.millis = performance.now() - mapBegan))))
-        tally.completed = true
+        )
+        const timed = <E>(step: Effect.Effect<void, E, Bpf.Bpf>): Effect.Effect<void, E, Bpf.Bpf> =>
+          Effect.suspend(() => {
+            if (!tallies.includes(tally)) tallies.push(tally)
+            const stepBegan = performance.now()
+            return Effect.ensuring(
+              step,
+              Effect.sync(() => void (tally.millis += performance.now() - stepBegan))
+            )
+          })
+        sweeps.push({
+          looksFirst: sweep.looksFirst,
+          look: timed(sweep.look),
+          carryOut: Effect.tap(timed(sweep.carryOut), () => Effect.sync(() => void (tally.completed = true)))
+        })
       }
+      // The guard speaks for all maps before the first entry of any goes.
+      for (const { look, looksFirst } of sweeps) if (looksFirst) yield* look
+      for (const { carryOut } of sweeps) yield* carryOut
     })
     return yield* pass.pipe(
       Effect.onExit((exit) => Effect.sync(() => plan.recorded?.(record(whyOf(exit))))),

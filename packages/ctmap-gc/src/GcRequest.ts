@@ -14,7 +14,8 @@ import type * as NetAddress from "effect/net/NetAddress"
  * `rows` holds the numbers of `count` rows of the bound batch, ascending. Everything is valid during the call only.
  * `GcFilter.emitted(columns, row)` makes of a row what the original hands out, with the ends the right way round and
  * ports in host order. An entry that is deleted is never emitted; one that was refreshed while the pass wanted it is
- * not emitted either, for what was read of it no longer holds.
+ * not emitted either, for what was read of it no longer holds. On kernels without batch look-ups (before Linux 5.6) an
+ * entry can be told of twice.
  *
  * @since 0.1.0
  */

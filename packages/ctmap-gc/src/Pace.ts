@@ -58,17 +58,17 @@ export const owed = (worked: number, budget: number): number => worked * (1 / bu
 export const make = (budget: number): Effect.Effect<Pace> =>
   budget >= 1
     ? Effect.succeed({ rest: Effect.yieldNow })
-    : Effect.map(Clock.currentTimeNanos, (started) => {
+    : Effect.map(Clock.monotonicTimeNanos, (started) => {
         let since = started
         let debt = 0
         return {
           rest: Effect.gen(function* () {
-            const now = yield* Clock.currentTimeNanos
+            const now = yield* Clock.monotonicTimeNanos
             debt += owed(Number(now - since) / 1e6, budget)
             since = now
             if (debt < SHORTEST_MILLIS) return yield* Effect.yieldNow
             yield* Effect.sleep(Duration.millis(debt))
-            since = yield* Clock.currentTimeNanos
+            since = yield* Clock.monotonicTimeNanos
             // A timer that was late has slept for later work too.
             debt = Math.max(-MOST_CREDIT_MILLIS, debt - Number(since - now) / 1e6)
           })

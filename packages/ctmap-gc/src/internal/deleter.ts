@@ -2,7 +2,7 @@
  * Deleting candidates: compare and delete, clean up NAT, tell of it. One call into the kernel and all that follows from it
  * is one step that nothing interrupts.
  */
-import { CtEntry } from "ctmap-core"
+import { CtEntry, NatDerivation } from "ctmap-core"
 import { type Bpf, BpfError, type BpfMap, CompareAndDelete, NatCleanUp } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -51,7 +51,7 @@ export const makeDeleter = (
         tally.addCompared(deleter.totals)
         gone.takeDeleted(candidates, from, rc < 0 ? judged(deleter.totals) : count)
         const cleaned = gone.count === 0 ? undefined : nat?.(gone)
-        if (cleaned !== undefined && typeof cleaned !== "number") tally.addNat(cleaned)
+        if (cleaned !== undefined) tally.addNat(typeof cleaned === "number" ? cleanedUpTo(gone) : cleaned)
         finish(gone)
         if (rc < 0) return Effect.fail(failed(deleter.engine === "program" ? "run program" : "delete", rc, map))
         return typeof cleaned === "number" && plan.nat !== undefined
@@ -63,16 +63,18 @@ export const makeDeleter = (
       delete: Effect.fnUntraced(function* (candidates: Candidates) {
         if (candidates.count === 0) return
         if (plan.dryRun) return finish(candidates)
-        const stopped = cutToLimit(plan, target, tally, candidates)
         const deleter = yield* load
         const nat = yield* loadNat
         tally.engine = deleter.engine === "program" ? "hybrid" : "portable"
         const slice = deleter.engine === "portable" ? PORTABLE_SLICE : deleter.capacity
-        for (let from = 0; from < candidates.count; from += slice) {
+        for (let from = 0; from < candidates.count;) {
           if (from > 0) yield* plan.pace.rest
-          yield* step(deleter, nat, candidates, from, Math.min(slice, candidates.count - from))
+          const room = plan.limits.maxDeletions - tally.deleted
+          if (room <= 0) return yield* Effect.fail(outOfRoom(map, plan.limits, tally))
+          const count = Math.min(slice, candidates.count - from, room)
+          yield* step(deleter, nat, candidates, from, count)
+          from += count
         }
-        if (stopped !== undefined) return yield* Effect.fail(stopped())
       })
     }
   })
@@ -83,23 +85,12 @@ const failed = (operation: BpfError.BpfError["operation"], rc: number, map: BpfM
 const judged = ({ deleted, refreshed, vanished, restored, busy }: Readonly<CompareAndDelete.Totals>): number =>
   deleted + refreshed + vanished + restored + busy
 
-/** Cuts a list that would exceed the absolute limit, and says how the pass ends after it. */
-const cutToLimit = (
-  { limits }: Plan,
-  { ct }: Target,
-  tally: MapTally,
-  candidates: Candidates
-): (() => Guard.GuardStopped) | undefined => {
-  const allowed = limits.maxDeletions
-  const room = Math.max(0, allowed - tally.deleted)
-  if (candidates.count <= room) return undefined
-  candidates.count = room
-  return () => {
-    const { seen, wanted, deleted } = tally
-    const map = ct.map.name
-    return new Guard.GuardStopped({ map, entries: seen, wanted, allowed, deleted, limit: "max-deletions" })
-  }
-}
+/** The absolute limit is reached, and there is more. */
+const outOfRoom = (
+  { name: map }: BpfMap.BpfMap,
+  { maxDeletions: allowed }: Guard.Limits,
+  { seen: entries, wanted, deleted }: MapTally
+): Guard.GuardStopped => new Guard.GuardStopped({ map, entries, wanted, allowed, deleted, limit: "max-deletions" })
 
 /** Deletes the NAT entries of CT entries that are gone, synchronously: the sums, or `-errno`. */
 type NatCleaner = (candidates: Candidates) => GcPass.NatCounts | number
@@ -115,8 +106,38 @@ const natCleaner = (
           { ct: tableOf(ct.map), nat: tableOf(plan.nat.map), family: ct.family },
           { engine: engineOf(plan) }
         ),
-        (cleanUp) => (candidates) => cleanUp.run(candidates, candidates.count)
+        (cleanUp) => (candidates) => {
+          candidates.verdicts.fill(UNKNOWN, 0, candidates.count)
+          return cleanUp.run(candidates, candidates.count)
+        }
       )
+
+/** No verdict of a clean-up. */
+const UNKNOWN = 255
+
+/** What a clean-up that broke off has done, by its verdicts: what it did not come to has failed. */
+const cleanedUpTo = (candidates: Candidates): GcPass.NatCounts => {
+  const { count, flags, verdicts } = candidates
+  const { verdict } = NatCleanUp
+  const columns = candidates.columns()
+  const of = (...wanted: ReadonlyArray<number>): number => {
+    let sum = 0
+    for (let i = 0; i < count; i++) if (wanted.includes(verdicts[i]!)) sum++
+    return sum
+  }
+  let left = of(verdict.failed)
+  for (let i = 0; i < count; i++) {
+    if (verdicts[i] === UNKNOWN && NatDerivation.cleanUp(columns.tupleFlags(i), flags[i]!) !== "none") left++
+  }
+  return {
+    egress: of(verdict.mapping, verdict.outOnly, verdict.swapped),
+    ingress: of(verdict.mapping),
+    absent: of(verdict.absent),
+    halves: of(verdict.outOnly),
+    kept: of(verdict.kept),
+    failed: left
+  }
+}
 
 /** How an engine of ours is had from those of the kernel package. */
 const engineOf = ({ engine }: Plan): "auto" | "program" | "portable" =>

@@ -3,13 +3,14 @@
  * size; everything else goes by batches.
  */
 import { CtColumns } from "ctmap-core"
-import { type Bpf, KernelClock, KernelSweep, Scan } from "ctmap-kernel"
+import { type Bpf, KernelSweep, Scan } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import * as GcReason from "../GcReason.ts"
 import * as Guard from "../Guard.ts"
 import { Candidates } from "./candidates.ts"
+import { clockCheck, latestOf } from "./clockCheck.ts"
 import { finisher, tableOf } from "./deleter.ts"
 import type { Plan, SweepError, Target } from "./plan.ts"
 import type { MapTally } from "./tally.ts"
@@ -57,12 +58,20 @@ export const sweepInKernel = (
     }
   })
 
-const checkClock = ({ ct, release }: Target, { clock, now }: Plan): Effect.Effect<void, SweepError, Bpf.Bpf> =>
-  Effect.flatMap(Scan.first(ct.map, 1024), ({ rows }) => {
-    const columns = new CtColumns.CtColumns({ family: ct.family, release }).bind(rows)
-    const fits = KernelClock.checkPlausible({ source: clock.source, now }, columns, ct.map.name)
-    return Result.isFailure(fits) ? Effect.fail(fits.failure) : Effect.void
-  })
+/** Looks at batches until one says anything about time. */
+const checkClock = ({ ct, release }: Target, plan: Plan): Effect.Effect<void, SweepError, Bpf.Bpf> => {
+  const columns = new CtColumns.CtColumns({ family: ct.family, release })
+  const fitsClock = clockCheck(plan, ct.map.name)
+  return Scan.stream(ct.map, { batchSize: 1024 }).pipe(
+    Stream.mapEffect(({ rows }) => {
+      const implausible = fitsClock(columns.bind(rows))
+      return implausible === undefined ? Effect.succeed(latestOf(columns)) : Effect.fail(implausible)
+    }),
+    Stream.filter((latest) => latest !== 0),
+    Stream.take(1),
+    Stream.runDrain
+  )
+}
 
 /**
  * Adds a run to the counts. Every run walks the table from its start, so what was kept counts for the last run only; what

@@ -5,12 +5,12 @@
  * the guard limits is counted over the whole map first: nothing goes before it is known how much would.
  */
 import { CtColumns, type Rows } from "ctmap-core"
-import { type Bpf, KernelClock, RowScan, Scan } from "ctmap-kernel"
+import { type Bpf, RowScan, Scan } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
 import * as GcReason from "../GcReason.ts"
 import * as Guard from "../Guard.ts"
 import { Candidates } from "./candidates.ts"
+import { clockCheck } from "./clockCheck.ts"
 import { type Deleter, makeDeleter } from "./deleter.ts"
 import { PRESENCE } from "./judge.ts"
 import { isForKernel, sweepInKernel } from "./kernelEngine.ts"
@@ -20,75 +20,120 @@ import type { MapTally } from "./tally.ts"
 /** Candidates of a guarded pass that are kept between its two looks; more are looked for again. */
 const HELD = 16_384
 
-/**
- * Sweeps a map. Counts go to `tally` as they happen, so that an interrupted pass has a record too.
- */
-export const sweep = (target: Target, plan: Plan, tally: MapTally): Effect.Effect<void, SweepError, Bpf.Bpf> =>
-  Effect.scoped(
-    Effect.gen(function* () {
-      if (isForKernel(target, plan)) return yield* sweepInKernel(target, plan, tally)
-      const deleter = yield* makeDeleter(target, plan, tally)
-      if (!plan.judge.isLimited || plan.dryRun) return yield* stream(target, plan, tally, deleter)
-      const held = yield* lookFirst(target, plan, tally)
-      const about = { map: target.ct.map.name, entries: tally.seen, wanted: tally.limited, deleted: 0 }
-      const stopped = Guard.check(plan.limits, about)
-      if (stopped !== undefined) return yield* Effect.fail(stopped)
-      if (held === undefined) {
-        tally.restart()
-        // What was kept has been told of at the first look.
-        return yield* stream(target, { ...plan, judge: { ...plan.judge, emits: [] } }, tally, deleter)
-      }
-      for (const candidates of held) yield* deleter.delete(candidates)
-    })
-  )
+/** A pass over one map, in two steps: a pair is looked at as a whole before anything of it goes. */
+export interface Sweep {
+  /** Whether a limit asks for a look. */
+  readonly looksFirst: boolean
+  /** Counts what would go, and stops where that is more than may. */
+  readonly look: Effect.Effect<void, SweepError, Bpf.Bpf>
+  readonly carryOut: Effect.Effect<void, SweepError, Bpf.Bpf>
+}
 
-/** Walks the map and calls `use` with every batch, its columns bound. */
+/**
+ * Counts go to `tally` as they happen, so that an interrupted pass has a record too.
+ */
+export const make = (target: Target, plan: Plan, tally: MapTally): Sweep => {
+  let first: Look | undefined
+  const { map } = target.ct
+  return {
+    looksFirst: looksFirst(plan),
+    look: Effect.flatMap(lookFirst(target, plan, tally), (look) => {
+      first = look
+      const stopped = guard(plan, { map: map.name, entries: tally.seen, deleted: 0 }, tally)
+      return stopped === undefined ? Effect.void : Effect.fail(stopped)
+    }),
+    carryOut: Effect.scoped(
+      Effect.gen(function* () {
+        if (first === undefined && isForKernel(target, plan)) return yield* sweepInKernel(target, plan, tally)
+        const deleter = yield* makeDeleter(target, plan, tally)
+        if (first === undefined) return yield* stream(target, plan, tally, deleter)
+        if (first.held === undefined) {
+          const { seen: entries } = tally
+          tally.restart()
+          // What was kept has been told of at the first look. The table goes on changing: what may go stays what it was.
+          const again = { ...plan, judge: { ...plan.judge, emits: [] } }
+          return yield* stream(target, again, tally, deleter, () =>
+            guard(plan, { map: map.name, entries, deleted: tally.deleted }, tally)
+          )
+        }
+        for (const candidates of first.held) {
+          yield* deleter.delete(candidates)
+          yield* plan.pace.rest
+        }
+      })
+    )
+  }
+}
+
+/**
+ * Whether a pass counts before it deletes: where a share is limited, and where several share an absolute limit, which
+ * must not leave one of them half done on account of another.
+ */
+const looksFirst = ({ dryRun, judge, limits }: Plan): boolean =>
+  !dryRun && (judge.isLimited || (judge.requests > 1 && Number.isFinite(limits.maxDeletions)))
+
+/** What the guard says of what is wanted so far. */
+const guard = (
+  { judge, limits }: Plan,
+  about: { readonly map: string; readonly entries: number; readonly deleted: number },
+  { limited, wanted }: MapTally
+): Guard.GuardStopped | undefined =>
+  Guard.check(limits, { ...about, wanted: limited }) ??
+  (judge.requests > 1 && wanted > limits.maxDeletions
+    ? new Guard.GuardStopped({ ...about, wanted, allowed: limits.maxDeletions, limit: "max-deletions" })
+    : undefined)
+
+/** Walks the map and calls `use` with every batch, its columns bound; `again` when it begins anew. */
 const walk = (
   target: Target,
   plan: Plan,
   tally: MapTally,
   use: (columns: CtColumns.CtColumns) => Effect.Effect<void, SweepError, Bpf.Bpf>,
-  options: RowScan.Options = { batchSize: plan.batchSize, mustBeExact: true }
+  again: () => void = () => {}
 ): Effect.Effect<void, SweepError, Bpf.Bpf> =>
   Effect.gen(function* () {
     const { map, family } = target.ct
+    const { batchSize, judge } = plan
     const columns = new CtColumns.CtColumns({ family, release: target.release })
-    let isChecked = !plan.checksClock
+    const fitsClock = clockCheck(plan, map.name)
     const visit = (rows: Rows.Rows): Effect.Effect<void, SweepError, Bpf.Bpf> => {
       columns.bind(rows)
       tally.reads++
-      if (!isChecked) {
-        const clock = { source: plan.clock.source, now: plan.now }
-        const fits = KernelClock.checkPlausible(clock, columns, map.name)
-        if (Result.isFailure(fits)) return Effect.fail(fits.failure)
-        isChecked = true
-      }
+      const implausible = fitsClock(columns)
+      if (implausible !== undefined) return Effect.fail(implausible)
       tally.seen += rows.count
       plan.progress?.(map.name, tally.seen)
       return Effect.andThen(use(columns), plan.pace.rest)
     }
-    const report = yield* RowScan.forEach(map, visit, options)
+    // Who is told of what is kept is told once: by batches, as an iterator's walk may have to be repeated.
+    const report =
+      judge.emits.length > 0
+        ? yield* Scan.forEach(map, ({ rows }) => visit(rows), { batchSize })
+        : yield* RowScan.forEach(map, visit, { batchSize, mustBeExact: true })
     tally.restarts += report.restarts
     tally.fallbacks += report.fallbacks
     const incomplete = Scan.whyIncomplete(map, report)
     if (incomplete !== undefined) return yield* Effect.fail(incomplete)
-    if (report.method === "iterator" && !report.exact) {
-      // Some bucket changed faster than it could be checked: what may have been missed is found by batch.
-      tally.again()
-      yield* walk(target, plan, tally, use, { method: "batch", batchSize: plan.batchSize })
-    }
+    if (report.method !== "iterator" || report.exact) return
+    // Some bucket changed faster than it could be checked: what may have been missed is found by batch.
+    tally.again()
+    again()
+    yield* RowScan.forEach(map, visit, { method: "batch", batchSize })
   })
 
-/** Finds candidates and deletes them, batch by batch. */
+/** Finds candidates and deletes them, batch by batch, for as long as nothing is said against it. */
 const stream = (
   target: Target,
   plan: Plan,
   tally: MapTally,
-  deleter: Deleter
+  deleter: Deleter,
+  objection: () => Guard.GuardStopped | undefined = () => undefined
 ): Effect.Effect<void, SweepError, Bpf.Bpf> => {
   const find = finder(target, plan, tally)
   return walk(target, plan, tally, (columns) => {
     const found = find(columns)
+    const stopped = objection()
+    if (stopped !== undefined) return Effect.fail(stopped)
     return Effect.gen(function* () {
       for (const candidates of found) {
         yield* deleter.delete(candidates)
@@ -98,28 +143,30 @@ const stream = (
   })
 }
 
-/** Counts what would go. The candidates, unless they are too many to be kept. */
-const lookFirst = (
-  target: Target,
-  plan: Plan,
-  tally: MapTally
-): Effect.Effect<ReadonlyArray<Candidates> | undefined, SweepError, Bpf.Bpf> =>
+/** What a first look has found: the candidates, unless they are too many to be kept. */
+interface Look {
+  readonly held: ReadonlyArray<Candidates> | undefined
+}
+
+const lookFirst = (target: Target, plan: Plan, tally: MapTally): Effect.Effect<Look, SweepError, Bpf.Bpf> =>
   Effect.suspend(() => {
     const find = finder(target, plan, tally)
     const held: Array<Candidates> = []
     let count = 0
+    const forget = (): void => {
+      held.length = count = 0
+    }
+    const keep = (columns: CtColumns.CtColumns): void => {
+      for (const found of find(columns)) {
+        count += found.count
+        if (found.count > 0 && count <= HELD) held.push(found.copy())
+        else if (count > HELD) held.length = 0
+        found.count = 0
+      }
+    }
     return Effect.map(
-      walk(target, plan, tally, (columns) =>
-        Effect.sync(() => {
-          for (const found of find(columns)) {
-            count += found.count
-            if (found.count > 0 && count <= HELD) held.push(found.copy())
-            else if (count > HELD) held.length = 0
-            found.count = 0
-          }
-        })
-      ),
-      () => (count <= HELD ? held : undefined)
+      walk(target, plan, tally, (columns) => Effect.sync(() => keep(columns)), forget),
+      () => ({ held: count <= HELD ? held : undefined })
     )
   })
 

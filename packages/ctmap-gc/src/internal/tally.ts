@@ -51,6 +51,9 @@ export class MapTally {
     const gone = this.deleted + this.refreshed + this.vanished + this.busy
     this.restart()
     this.seen = this.wanted = gone
+    // Reasons of what was deleted stand; those of a dry run, which deletes nothing, are found again.
+    if (this.deleted === 0) for (const reason of GcReason.names) this.reasons[reason] = 0
+    this.limited = this.deleted - this.reasons.expired
     for (const request of this.requests) request.wanted = request.deleted
   }
 
