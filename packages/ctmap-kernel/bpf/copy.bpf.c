@@ -11,9 +11,10 @@
 //             it misses elements where others delete: of the bucket where a read ended, when one in front of its place
 //             goes; of any bucket, when the element it stands on is deleted and used again in another bucket.
 //   exact_*   Linux >= 6.2 (bpf_rdonly_cast). Ends a read between two buckets only, and looks at every bucket again once
-//             it has been copied. If nothing was put in front of its first element, and its last element still ends
-//             this very bucket, then whatever was there throughout has been copied: src/MapIterator.ts says why.
-//             Otherwise it copies the bucket anew, by itself, until that is so.
+//             it has been copied. If no element went while it was copied, the first two are still the first two, and
+//             the last one still ends this very bucket, then whatever was there throughout has been copied:
+//             src/MapIterator.ts says why. Otherwise it copies the bucket anew, by itself, until that is so. A key is
+//             copied once: while the kernel replaces an element, the new one and the old one are both in the list.
 
 typedef unsigned short __u16;
 typedef unsigned int __u32;
@@ -58,16 +59,22 @@ struct {
 
 // What the exact programs know of the bucket they are in. Not mapped: these are addresses of the kernel.
 struct walk {
-	__u64 first; // elements, 0 for none
+	__u64 first; // elements; 0 for none, GONE if one went while it was copied
+	__u64 second; // or the end of the list
 	__u64 last;
 	__u64 head; // of the list
 	__u32 bucket;
+	__u32 mask; // of a hash, for its bucket
 	__u32 hash; // of the first element
 	__u32 start; // its first record
-	// Of a bucket that is copied anew: elements so far, where it stands (0 for before the first), and how often.
+	__u64 hashes; // of its records, by their upper six bits
+	__u32 same; // a record whose key is looked for among those in front of it; NONE if it was found
+	// Of a bucket that is copied anew: elements and records so far, where it stands (0 for before the first), and how
+	// often.
 	__u32 found;
+	__u32 kept;
+	__u32 turn;
 	__u64 node;
-	__u64 turn;
 	__u64 number; // see below
 };
 
@@ -136,6 +143,8 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __attribute__((sec
 #define OFFSET(type, field) __builtin_preserve_field_info(((struct type *)0)->field, 0)
 #define SIZE(type, field) __builtin_preserve_field_info(((struct type *)0)->field, 1)
 
+enum { GONE = 2, NONE = CAPACITY };
+
 // A list ends with its bucket's number instead of an address.
 #define END_OF(bucket) ((__u64)(bucket) << 1 | 1)
 
@@ -146,17 +155,29 @@ static __always_inline __u64 number(struct walk *at, const void *address)
 	return *(volatile __u64 *)&at->number;
 }
 
-// Nobody has deleted the element meanwhile, or made another of it.
-static __always_inline int is_there(__u64 address, __u32 hash)
+// The element is in this bucket: nobody has deleted it meanwhile, or made another of it. The one that was first does not
+// know yet of the one that has just been put in front of it.
+static __always_inline int is_there(const struct walk *at, __u64 address, __u32 hash)
 {
 	struct htab_elem *element = AS(htab_elem, address);
-	return element->hash == hash && (__u64)AS(hlist_nulls_head, element->hash_node.pprev)->first == address;
+	if ((hash & at->mask) != at->bucket || element->hash != hash)
+		return 0;
+	__u64 there = (__u64)AS(hlist_nulls_head, element->hash_node.pprev)->first;
+	return there == address || (__u64)AS(hlist_nulls_node, there)->next == address;
+}
+
+// What was the first element still is, with what was the second behind it.
+static __always_inline int is_in_front(const struct walk *at)
+{
+	struct htab_elem *first = AS(htab_elem, at->first);
+	return (__u64)AS(hlist_nulls_head, at->head)->first == at->first &&
+	       (__u64)first->hash_node.next == at->second && first->hash == at->hash;
 }
 
 static __always_inline int is_whole(const struct walk *at)
 {
-	return (__u64)AS(htab_elem, at->last)->hash_node.next == END_OF(at->bucket) &&
-	       (__u64)AS(hlist_nulls_head, at->head)->first == at->first && AS(htab_elem, at->first)->hash == at->hash;
+	return at->first != GONE && (__u64)AS(htab_elem, at->last)->hash_node.next == END_OF(at->bucket) &&
+	       is_in_front(at);
 }
 
 // By words: keys and values start at multiples of 8 bytes in the map. A key of 14 or 38 bytes is so many words, four
@@ -194,6 +215,36 @@ static __always_inline int is_whole(const struct walk *at)
 		part->next = at + 1;                                                                                   \
 		return 0;                                                                                              \
 	}                                                                                                              \
+	/* Looks for the key of the record `same` among the bucket's records. */                                       \
+	static long same_##sizes(__u32 index, void *unused)                                                            \
+	{                                                                                                              \
+		__u32 zero = 0;                                                                                        \
+		struct record_##sizes *records_of = bpf_map_lookup_elem(&records, &zero);                              \
+		struct walk *bucket = bpf_map_lookup_elem(&walk, &zero);                                               \
+		if (!records_of || !bucket)                                                                            \
+			return 1;                                                                                      \
+		__u32 one = bucket->start + index, other = bucket->same;                                               \
+		if (one >= CAPACITY || other >= CAPACITY)                                                              \
+			return 1;                                                                                      \
+		for (int i = 0; i < (KEY + 7) / 8; i++)                                                                \
+			if (records_of[one].key[i] != records_of[other].key[i])                                        \
+				return 0;                                                                              \
+		bucket->same = NONE;                                                                                   \
+		return 1;                                                                                              \
+	}                                                                                                              \
+	/* The key of this record is in none in front of it. Hardly ever has to look. */                               \
+	static __always_inline int is_new_##sizes(struct walk *bucket, __u32 at, __u32 hash)                           \
+	{                                                                                                              \
+		__u64 bit = 1ull << (hash >> 26);                                                                      \
+		if (bucket->hashes & bit) {                                                                            \
+			bucket->same = at;                                                                             \
+			bpf_loop(at - bucket->start, same_##sizes, 0, 0);                                              \
+			if (bucket->same == NONE)                                                                      \
+				return 0;                                                                              \
+		}                                                                                                      \
+		bucket->hashes |= bit;                                                                                 \
+		return 1;                                                                                              \
+	}                                                                                                              \
 	/* One element of a bucket that is copied anew, from its first record on; 1 at the end, with `first` 0 if it is whole. */ \
 	static long again_##sizes(__u32 index, void *unused)                                                           \
 	{                                                                                                              \
@@ -208,31 +259,35 @@ static __always_inline int is_whole(const struct walk *at)
 				return 1;                                                                              \
 			bucket->node = bucket->first = number(bucket, AS(hlist_nulls_head, bucket->head)->first);      \
 			bucket->hash = AS(htab_elem, bucket->first)->hash;                                             \
-			bucket->found = 0;                                                                             \
+			bucket->second = END_OF(bucket->bucket);                                                       \
+			bucket->found = bucket->kept = bucket->hashes = 0;                                             \
 		}                                                                                                      \
 		__u64 node = bucket->node;                                                                             \
-		__u32 at = bucket->start + bucket->found;                                                              \
+		__u32 at = bucket->start + bucket->kept;                                                               \
 		bucket->node = 0;                                                                                      \
 		if (node & 1) {                                                                                        \
-			if (node != END_OF(bucket->bucket) ||                                                          \
-			    (__u64)AS(hlist_nulls_head, bucket->head)->first != bucket->first ||                       \
-			    (bucket->found && !is_there(bucket->first, bucket->hash)))                                 \
+			if (node != END_OF(bucket->bucket) || (bucket->found ? !is_in_front(bucket) :                  \
+			    (__u64)AS(hlist_nulls_head, bucket->head)->first != node))                                 \
 				return 0;                                                                              \
-			part->next = at;                                                                               \
 			part->again++;                                                                                 \
 			bucket->first = 0;                                                                             \
 			return 1;                                                                                      \
 		}                                                                                                      \
-		if (bucket->found++ >= LONGEST || at >= CAPACITY)                                                      \
+		if (bucket->found >= LONGEST || at >= CAPACITY)                                                        \
 			return 0;                                                                                      \
+		if (bucket->found++ == 1)                                                                              \
+			bucket->second = node;                                                                         \
 		__u32 hash = AS(htab_elem, node)->hash;                                                                \
 		const char *key = (const char *)node + OFFSET(htab_elem, key);                                         \
 		to += at;                                                                                              \
 		to->key[KEY / 8] = 0;                                                                                  \
 		bpf_probe_read_kernel(to->key, KEY, key);                                                              \
 		bpf_probe_read_kernel(to->value, VALUE, key + (KEY + 7) / 8 * 8);                                      \
-		if (is_there(node, hash))                                                                              \
-			bucket->node = number(bucket, AS(htab_elem, node)->hash_node.next);                            \
+		if (!is_there(bucket, node, hash))                                                                     \
+			return 0;                                                                                      \
+		if (is_new_##sizes(bucket, at, hash))                                                                  \
+			bucket->kept++;                                                                                \
+		bucket->node = number(bucket, AS(htab_elem, node)->hash_node.next);                                    \
 		return 0;                                                                                              \
 	}                                                                                                              \
 	SEC("iter/bpf_map_elem") int exact_##sizes(struct element *element)                                            \
@@ -247,16 +302,20 @@ static __always_inline int is_whole(const struct walk *at)
 		struct seq_file *seq = element->meta->seq;                                                             \
 		struct bpf_iter_seq_hash_map_info *place = AS(bpf_iter_seq_hash_map_info, seq->private);               \
 		int is_first = place->skip_elems == 0;                                                                 \
-		if (part->begin)                                                                                       \
-			part->begin = bucket->first = 0;                                                               \
+		if (part->begin) {                                                                                     \
+			part->begin = bucket->first = bucket->hashes = 0;                                              \
+			bucket->start = part->next;                                                                    \
+			bucket->bucket = place->bucket_id;                                                             \
+			bucket->mask = place->htab->n_buckets - 1;                                                     \
+		}                                                                                                      \
 		if (bucket->first && (!key || is_first)) {                                                             \
-			bucket->turn = bucket->node = 0;                                                               \
-			if (is_whole(bucket))                                                                          \
-				bucket->first = 0;                                                                     \
-			else                                                                                           \
+			if (!is_whole(bucket)) {                                                                       \
+				bucket->turn = bucket->node = 0;                                                       \
 				bpf_loop(TURNS * (LONGEST + 2), again_##sizes, 0, 0);                                  \
-			if (bucket->first)                                                                             \
-				part->missed++;                                                                        \
+				part->next = bucket->start + bucket->kept;                                             \
+				if (bucket->first)                                                                     \
+					part->missed++;                                                                \
+			}                                                                                              \
 			bucket->first = 0;                                                                             \
 		}                                                                                                      \
 		if (!key || !value)                                                                                    \
@@ -275,16 +334,22 @@ static __always_inline int is_whole(const struct walk *at)
 			bucket->first = address;                                                                       \
 			bucket->hash = hash;                                                                           \
 			bucket->bucket = place->bucket_id;                                                             \
+			bucket->second = END_OF(place->bucket_id);                                                     \
 			bucket->head = (__u64)place->htab->buckets + place->bucket_id * size + OFFSET(bucket, head);   \
 			bucket->start = at;                                                                            \
-		}                                                                                                      \
+			bucket->hashes = 0;                                                                            \
+		} else if (place->skip_elems == 1)                                                                     \
+			bucket->second = address;                                                                      \
 		bucket->last = address;                                                                                \
 		if (at == part->first)                                                                                 \
 			bpf_seq_write(seq, part, 1);                                                                   \
 		to += at;                                                                                              \
 		COPY(KEY, VALUE)                                                                                       \
-		if (is_there(address, hash))                                                                           \
-			part->next = at + 1;                                                                           \
+		if (is_there(bucket, address, hash)) {                                                                 \
+			if (is_new_##sizes(bucket, at, hash))                                                          \
+				part->next = at + 1;                                                                   \
+		} else if (bucket->first)                                                                              \
+			bucket->first = GONE;                                                                          \
 		return 0;                                                                                              \
 	}
 

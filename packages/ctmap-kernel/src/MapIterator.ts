@@ -10,13 +10,20 @@
  * a bucket, and it walks buckets without their lock, so that it strays into another bucket when the element it stands
  * on is deleted and used again there. It was seen to miss one to six of a million entries of a table under heavy
  * change. On Linux >= 6.2 the program ends a read between two buckets only, and looks at each bucket again once it has
- * been copied: is its first element still the first, and does the last one that was copied still end this very bucket?
- * New elements, replacements included, go in front; so if the first is the same, none came. And an element whose next
- * one is the end of this bucket, behind which an entry x stands that was there throughout, would be in front of x in the
- * same list: impossible, as lists are not cut. So x stands in front of it, the element before it in the walk was in
- * front of x or x itself, and so on back to the first: x has been copied. A bucket for which this does not hold is
- * copied anew, up to eight times, and what no turn made right is told (`isExact`). A record whose element was deleted
- * while it was copied is dropped. Older kernels, and maps whose entries are not preallocated, get no such promise.
+ * been copied: was every element still in this bucket when it had been copied, is the first one still the first, with
+ * the second behind it, and does the last one still end this very bucket? New elements, replacements included, go in
+ * front; so if the first is the same, none came. And an element whose next one is the end of this bucket, behind which
+ * an entry x stands that was there throughout, would be in front of x in the same list: impossible, as lists are not
+ * cut. So x stands in front of it, the element before it in the walk was in front of x or x itself, and so on back to
+ * the first: x has been copied. The second is asked after because an element that a replacement sets free is used for
+ * the next one: an entry that is replaced twice on one CPU is in its old element again, at the head of its bucket. A
+ * bucket for which this does not hold is copied anew, up to eight times, and what no turn made right is told
+ * (`isExact`). Older kernels, and maps whose entries are not preallocated, get no such promise.
+ *
+ * **Nothing is seen twice.** The kernel replaces an entry by putting the new element in front of the bucket and then
+ * taking out the old one, so a walk can meet both; that takes nanoseconds, or as long as a hypervisor keeps the CPU that
+ * is at it. A record is kept if its element's hash is one of this bucket and no record of the bucket in front of it has
+ * its key: of the two, the new one. So, but for a bucket that was read in two (`isExact` says no), no key comes twice.
  *
  * @since 0.1.0
  */

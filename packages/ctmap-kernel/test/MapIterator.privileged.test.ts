@@ -8,7 +8,7 @@ import { Privileged } from "ctmap-testing"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { describe } from "vitest"
-import { jhash, keysOf, VALUE, values } from "./churn.ts"
+import { jhash, KEY, keysOf, VALUE, values } from "./churn.ts"
 
 const kernel = MapIterator.layer.pipe(Layer.provideMerge(LibBpf.layer))
 
@@ -51,13 +51,13 @@ const tally = (seen: Uint8Array) => (rows: Rows.Rows) =>
   })
 
 /** The other process: deletes and inserts entries from number `from` on, and replaces those behind them. */
-const churn = (map: BpfMap.BpfMap, from: number, deleted: number, replaced: number) =>
+const churn = (map: BpfMap.BpfMap, from: number, deleted: number, replaced: number, keySize = KEY) =>
   Effect.acquireRelease(
     Effect.promise(
       () =>
         new Promise<ChildProcess>((started, failed) => {
           const script = fileURLToPath(new URL("./churnChild.ts", import.meta.url))
-          const words = ["--conditions=ctmap-source", script, `${from}`, `${deleted}`, `${replaced}`]
+          const words = ["--conditions=ctmap-source", script, ...[from, deleted, replaced, keySize].map(String)]
           const child = spawn(process.execPath, words, { stdio: ["ignore", "pipe", "inherit", map.fd] })
           child.once("exit", (code) => failed(new Error(`the other process ended with ${code}`)))
           child.stdout!.once("data", () => started(child))
@@ -72,40 +72,153 @@ const churn = (map: BpfMap.BpfMap, from: number, deleted: number, replaced: numb
  */
 const ENOUGH = 300
 const SCANS = 5000
+/** Milliseconds: a machine that is too busy for so many scans does fewer. */
+const LONG = 15_000
+
+/** Scans until enough buckets have changed meanwhile; `check` is called after each scan that calls itself exact. */
+const scanAll = (map: BpfMap.BpfMap, entries: number, check: (seen: Uint8Array, scan: number) => void) =>
+  Effect.gen(function* () {
+    const until = Date.now() + LONG
+    let again = 0
+    for (let scan = 0; again < ENOUGH && scan < SCANS && Date.now() < until; scan++) {
+      const seen = new Uint8Array(entries)
+      const report = yield* RowScan.forEach(map, tally(seen), { method: "iterator" })
+      again += report.again
+      if (report.exact) check(seen, scan)
+    }
+    // On one CPU nobody else runs while a bucket is copied.
+    if (availableParallelism() > 1) assert.isAbove(again, 0, "no bucket changed under the iterator")
+  })
+
+const isExact = (map: BpfMap.BpfMap) =>
+  Effect.map(
+    RowScan.forEach(map, () => Effect.void, { method: "iterator" }),
+    (report) => report.exact
+  )
+
+/** Keys of the twins' map are longer than those the program reads, which are all that it can tell them apart by. */
+const LONGER = 16
+const [HOT, BUCKETS] = [1, 8]
+
+/** Where a key goes: its bucket, and the part of the hash by which the program knows which keys may be the same. */
+const placeOf = (key: DataView): number => {
+  const hash = jhash(key)
+  return (hash >>> 26) * BUCKETS + (hash & (BUCKETS - 1))
+}
+
+/**
+ * A map as it is while an entry is being replaced: Linux puts the new one in front of the bucket before it takes out the
+ * old one. Both stay here, as two entries whose keys differ behind what the program reads. In their bucket there are an
+ * entry of another key and of the same place, and one that the other process replaces.
+ */
+const createTwins = Effect.gen(function* () {
+  const bpf = yield* Bpf.Bpf
+  const map = yield* create({ keySize: LONGER, maxEntries: BUCKETS, flags: ZERO_SEED }, 0)
+  const keys = keysOf(HOT, 4, LONGER)
+  const [hot, old, fresh, other] = [0, 1, 2, 3].map((i) => new DataView(keys.buffer, i * LONGER, LONGER)) as [
+    DataView,
+    DataView,
+    DataView,
+    DataView
+  ]
+  const bucket = placeOf(hot) % BUCKETS
+  while (placeOf(old) % BUCKETS !== bucket) old.setUint32(0, old.getUint32(0) + 1)
+  const place = placeOf(old)
+  fresh.setUint32(0, old.getUint32(0))
+  do fresh.setUint16(14, fresh.getUint16(14) + 1)
+  while (placeOf(fresh) !== place)
+  other.setUint32(0, old.getUint32(0) + 1)
+  while (placeOf(other) !== place) other.setUint32(0, other.getUint32(0) + 1)
+  for (const [i, key] of [hot, old, fresh, other].entries()) {
+    const bytes = new Uint8Array(key.buffer, key.byteOffset, LONGER)
+    // All bytes of a value are 1 but the last, which is the entry's.
+    assert.strictEqual(bpf.update(map.fd, bytes, values(1).fill(i, VALUE - 1), 0), 0)
+  }
+  return {
+    map,
+    shown: { ...map, fd: map.fd, info: { ...map.info, keySize: KEY } },
+    numbers: { twins: old.getUint32(0), other: other.getUint32(0) }
+  }
+})
 
 Privileged.suite(describe, "an iterator over a map that others change", () => {
   const cases = [
-    { title: "a hash", type: HASH, deleted: 64 },
-    { title: "an LRU hash", type: LRU_HASH, deleted: 256 }
+    { title: "a hash", changes: { type: HASH }, staying: 1024, deleted: 64, replaced: 1024 },
+    { title: "an LRU hash", changes: { type: LRU_HASH }, staying: 1024, deleted: 256, replaced: 1024 },
+    // An element that a replacement set free is used by the next one: so the same is first again after every other.
+    { title: "an entry that is replaced all the time", changes: { type: HASH }, staying: 0, deleted: 0, replaced: 1 },
+    {
+      title: "two in a bucket that are replaced all the time",
+      changes: { type: HASH, maxEntries: 2 },
+      staying: 0,
+      deleted: 0,
+      replaced: 2
+    }
   ] as const
   it.live.each(cases)(
     "$title: sees what stays and what is replaced exactly once, or says that it is not exact",
-    ({ type, deleted }) =>
+    ({ changes, staying, deleted, replaced }) =>
       Effect.scoped(
         Effect.gen(function* () {
-          const [staying, replaced] = [1024, 1024]
           const count = staying + deleted + replaced
-          const map = yield* create({ type }, count)
-          const first = yield* RowScan.forEach(map, () => Effect.void, { method: "iterator" })
+          const map = yield* create(changes, count)
           // An older kernel: nothing is promised.
-          if (!first.exact) return
+          if (!(yield* isExact(map))) return
           yield* churn(map, staying, deleted, replaced)
-          let again = 0
-          for (let scan = 0; again < ENOUGH && scan < SCANS; scan++) {
-            const seen = new Uint8Array(count)
-            const report = yield* RowScan.forEach(map, tally(seen), { method: "iterator" })
-            again += report.again
-            if (!report.exact) continue
+          yield* scanAll(map, count, (seen, scan) => {
             const wrong = seen.findIndex(
               (times, number) => times !== 1 && (number < staying || number >= staying + deleted)
             )
             assert.strictEqual(wrong, -1, `scan ${scan}: seen ${seen[wrong]} times`)
-          }
-          // On one CPU nobody else runs while a bucket is copied.
-          if (availableParallelism() > 1) assert.isAbove(again, 0, "no bucket changed under the iterator")
+          })
         })
-      ).pipe(Effect.provide(kernel)),
-    60_000
+      ).pipe(Effect.provide(kernel))
+  )
+
+  it.effect("an entry that is being replaced, old and new both in the bucket, is seen once, the new one", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { shown, numbers } = yield* createTwins
+        const found: Array<readonly [number: number, last: number]> = []
+        const report = yield* RowScan.forEach(
+          shown,
+          (rows) =>
+            Effect.sync(() => {
+              for (let i = 0; i < rows.count; i++) {
+                const last = rows.values.getUint8(rows.valueStart + i * rows.valueStride + VALUE - 1)
+                found.push([rows.keys.getUint32(rows.keyStart + i * rows.keyStride), last])
+              }
+            }),
+          { method: "iterator" }
+        )
+        if (!report.exact) return
+        assert.deepStrictEqual(
+          found.toSorted(([, one], [, another]) => one - another),
+          [
+            [HOT, 0],
+            [numbers.twins, 2],
+            [numbers.other, 3]
+          ]
+        )
+      })
+    ).pipe(Effect.provide(kernel))
+  )
+
+  it.live("and also where the bucket changes and is copied anew", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { map, shown, numbers } = yield* createTwins
+        if (!(yield* isExact(shown))) return
+        yield* churn(map, HOT, 0, 1, LONGER)
+        yield* scanAll(shown, Math.max(numbers.twins, numbers.other) + 1, (seen, scan) =>
+          assert.deepStrictEqual(
+            [seen[HOT], seen[numbers.twins], seen[numbers.other]],
+            [1, 1, 1],
+            `scan ${scan}: the one that is replaced, the twins, the other`
+          )
+        )
+      })
+    ).pipe(Effect.provide(kernel))
   )
 
   it.effect("a bucket too long for the room that is left is read in two, and the report says so", () =>
@@ -131,6 +244,20 @@ Privileged.suite(describe, "an iterator over a map that others change", () => {
         const report = yield* RowScan.forEach(map, tally(seen), { method: "iterator" })
         assert.deepStrictEqual([report.entries, report.batches, report.exact], [count, 2, false])
         assert.isTrue(seen.every((times) => times <= 1))
+      })
+    ).pipe(Effect.provide(kernel))
+  )
+
+  it.effect("promises the same of every kind of map", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const promises: Array<boolean> = []
+        for (const keySize of [14, 38]) promises.push(yield* isExact(yield* create({ keySize }, 0)))
+        promises.push(yield* isExact(yield* create({ valueSize: 40 }, 0)))
+        assert.deepStrictEqual(
+          promises,
+          promises.map(() => promises[0])
+        )
       })
     ).pipe(Effect.provide(kernel))
   )

@@ -19,29 +19,26 @@ Privileged.suite(describe, "a resize on the kernel", () => {
 
   contract("on the kernel", { layer: LibBpf.layer, root: bpffs.path })
 
-  it.live(
-    "under load loses no connection",
-    () =>
-      Effect.scoped(
-        Effect.gen(function* () {
-          const path = MapName.pinPath(bpffs.path, "cilium_ct4_global")
-          const spec = { ...MapSpec.ct(MapKind.globals[0]), maxEntries: 131_072 }
-          yield* BpfMap.createPinned(spec, path)
-          const script = fileURLToPath(new URL("resizeWriter.ts", import.meta.url))
-          const writer = spawn(process.execPath, ["--conditions=ctmap-source", script, path, String(TOTAL)], {
-            stdio: ["ignore", "pipe", "inherit"]
-          })
-          const ended = once(writer, "exit")
-          yield* Effect.promise(() => once(writer.stdout, "data"))
-          const done = yield* Upgrade.migrate(path, { ...spec, maxEntries: 262_144 }, { settle: Duration.seconds(1) })
-          const [code] = yield* Effect.promise(() => ended)
-          assert.strictEqual(code, 0)
-          const fresh = yield* BpfMap.open(path)
-          assert.strictEqual(fresh.info.maxEntries, 262_144)
-          assert.strictEqual(yield* Scan.count(fresh), TOTAL)
-          assert.isAbove(done.caughtUp, 0, "the writer wrote while the map was being copied")
+  it.live("under load loses no connection", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const path = MapName.pinPath(bpffs.path, "cilium_ct4_global")
+        const spec = { ...MapSpec.ct(MapKind.globals[0]), maxEntries: 131_072 }
+        yield* BpfMap.createPinned(spec, path)
+        const script = fileURLToPath(new URL("resizeWriter.ts", import.meta.url))
+        const writer = spawn(process.execPath, ["--conditions=ctmap-source", script, path, String(TOTAL)], {
+          stdio: ["ignore", "pipe", "inherit"]
         })
-      ).pipe(Effect.provide(LibBpf.layer)),
-    30_000
+        const ended = once(writer, "exit")
+        yield* Effect.promise(() => once(writer.stdout, "data"))
+        const done = yield* Upgrade.migrate(path, { ...spec, maxEntries: 262_144 }, { settle: Duration.seconds(1) })
+        const [code] = yield* Effect.promise(() => ended)
+        assert.strictEqual(code, 0)
+        const fresh = yield* BpfMap.open(path)
+        assert.strictEqual(fresh.info.maxEntries, 262_144)
+        assert.strictEqual(yield* Scan.count(fresh), TOTAL)
+        assert.isAbove(done.caughtUp, 0, "the writer wrote while the map was being copied")
+      })
+    ).pipe(Effect.provide(LibBpf.layer))
   )
 })

@@ -1,11 +1,14 @@
-/** Entries for scans of a map that changes meanwhile: IPv4 keys that are a number, values that are all the same. */
+/**
+ * Entries for scans of a map that changes meanwhile: IPv4 keys that are a number, values that are all the same. Keys may
+ * be longer, for a map in which several of them are the same to whoever reads the first 14 bytes.
+ */
 export const KEY = 14
 export const VALUE = 56
 
-export const keysOf = (first: number, count: number): Uint8Array<ArrayBuffer> => {
-  const keys = new Uint8Array(count * KEY)
+export const keysOf = (first: number, count: number, size = KEY): Uint8Array<ArrayBuffer> => {
+  const keys = new Uint8Array(count * size)
   const view = new DataView(keys.buffer)
-  for (let i = 0; i < count; i++) view.setUint32(i * KEY, first + i)
+  for (let i = 0; i < count; i++) view.setUint32(i * size, first + i)
   return keys
 }
 
@@ -13,9 +16,10 @@ export const values = (count: number): Uint8Array<ArrayBuffer> => new Uint8Array
 
 const rotate = (word: number, by: number): number => (word << by) | (word >>> (32 - by))
 
-/** The hash by which the kernel picks the bucket of such a key, in a map with `BPF_F_ZERO_SEED`. */
+/** The hash by which the kernel picks the bucket of a key of 14 or 16 bytes, in a map with `BPF_F_ZERO_SEED`. */
 export const jhash = (view: DataView): number => {
-  let a = (0xdead_beef + KEY) | 0
+  const size = view.byteLength
+  let a = (0xdead_beef + size) | 0
   let [b, c] = [a, a]
   a = (a + view.getUint32(0, true)) | 0
   b = (b + view.getUint32(4, true)) | 0
@@ -31,7 +35,7 @@ export const jhash = (view: DataView): number => {
     c = ((c - b) ^ rotate(b, third)) | 0
     b = (b + a) | 0
   }
-  a = (a + view.getUint16(12, true)) | 0
+  a = (a + (size === KEY ? view.getUint16(12, true) : view.getUint32(12, true))) | 0
   c = ((c ^ b) - rotate(b, 14)) | 0
   a = ((a ^ c) - rotate(c, 11)) | 0
   b = ((b ^ a) - rotate(a, 25)) | 0
