@@ -168,13 +168,18 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
           source,
           Effect.scoped(
             Effect.gen(function* () {
-              const serial = yield* collector.nextSerial
               const pair = yield* source.open
-              return yield* NatPurge.orphans(pair, { ...terms, ...given, serial }).pipe(
-                Effect.provideService(Bpf.Bpf, bpf)
+              const serial = yield* collector.nextSerial
+              let made: NatPass.NatPass | undefined
+              const recorded = (pass: NatPass.NatPass): void => void (made = pass)
+              return yield* NatPurge.orphans(pair, { ...terms, ...given, serial, recorded }).pipe(
+                Effect.provideService(Bpf.Bpf, bpf),
+                // Done, failed or interrupted: what it deleted is gone.
+                Effect.onExit(() => (made === undefined ? Effect.void : GcMetrics.recordNat(made))),
+                Effect.tapErrorTag("GuardStopped", () => GcMetrics.recordGuardStop)
               )
             })
-          ).pipe(Effect.tap((pass) => (pass === undefined ? Effect.void : GcMetrics.recordNat(pass))))
+          )
         ),
       (pass) => (pass === undefined ? 0 : pass.ingressDeleted + pass.egressDeleted)
     )

@@ -203,7 +203,9 @@ export const make = <R = never>(parameters: Parameters<R>): Effect.Effect<GcSche
         case "Wait":
           return Effect.gen(function* () {
             inbox.doze(action)
-            if (parameters.decided !== undefined) yield* parameters.decided(yield* status)
+            if (parameters.decided !== undefined) {
+              yield* answer("what was decided could not be told", parameters.decided(yield* status), undefined)
+            }
             const millis = action.until - (yield* clock)
             yield* Effect.timeoutOption(inbox.latch.await, Duration.millis(Math.max(0, millis)))
             return undefined

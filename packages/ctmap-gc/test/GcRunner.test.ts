@@ -65,6 +65,15 @@ const host = (options: {
 const expired = (sport: number, family: "ipv4" | "ipv6" = "ipv4") => Stage.ct({ family, lifetime: 1, sport })
 const alive = (sport: number) => Stage.ct({ lifetime: 5000, sport })
 
+/** The value of a counter so far: all tests of a file share a registry. */
+const count = (name: string, labels: Readonly<Record<string, string>> = {}) =>
+  Effect.map(GcMetrics.snapshot, (series) => {
+    const found = series.find(
+      (each) => each.name === name && Object.entries(labels).every(([label, value]) => each.labels[label] === value)
+    )
+    return Number(found?.value ?? 0)
+  })
+
 describe("GcRunner", () => {
   it.effect("collects at once when it is enabled, and again when the interval is over", () => {
     const { layer, fill, size } = host({ settings: { conntrackGcInterval: Duration.minutes(5) } })
@@ -192,6 +201,50 @@ describe("GcRunner", () => {
       const ran = yield* runner.purgeOrphans({ choose: ({ family }) => family === "ipv6" })
       assert.deepStrictEqual([ran.deleted, ran.pairs.length], [1, 1])
       assert.deepStrictEqual([size("cilium_snat_v4_external"), size("cilium_snat_v6_external")], [1, 0])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("maps that are not there yet are looked for again soon, not at ever longer intervals", () => {
+    const { layer } = host({ families: [] })
+    return Effect.gen(function* () {
+      const runner = yield* GcRunner.GcRunner
+      yield* runner.enable
+      yield* runner.initialScanDone
+      yield* Effect.yieldNow.pipe(Effect.repeat({ times: 20 }))
+      const { last, next } = yield* runner.status
+      assert.deepStrictEqual([last?.success, next?.reason], [false, "retry"])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("an orphan purge that the guard stops counts as a stop", () => {
+    const { layer, fill, size } = host({ settings: { maxDeleteRatio: 0.1, maxDeleteFloor: 0 } })
+    return Effect.gen(function* () {
+      const runner = yield* GcRunner.GcRunner
+      const before = yield* count("ctmap_gc_guard_stops_total")
+      fill("cilium_snat_v4_external", ...[1, 2, 3].map((sport) => Stage.nat({ sport, to: [[9], 40_000] })))
+      const ran = yield* runner.purgeOrphans({ choose: ({ family }) => family === "ipv4" })
+      assert.isTrue(Exit.isFailure(ran.pairs[0]!.exit))
+      assert.strictEqual(size("cilium_snat_v4_external"), 3)
+      assert.strictEqual((yield* count("ctmap_gc_guard_stops_total")) - before, 1)
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("what an orphan purge deleted before it failed is counted", () => {
+    const { layer, control, fill, size } = host({})
+    return Effect.gen(function* () {
+      const runner = yield* GcRunner.GcRunner
+      const natDeletions = { map_name: "snat_v4_external", operation: "delete", outcome: "success" }
+      const before = yield* count("cilium_bpf_map_ops_total", natDeletions)
+      const orphans = Array.from({ length: 600 }, (_, i) => Stage.nat({ sport: i + 1, to: [[9], 40_000] }))
+      fill("cilium_snat_v4_external", ...orphans)
+      control.onCall((call) => {
+        if (call === "runProgram" && size("cilium_snat_v4_external") < 600) control.failNext("runProgram", 5)
+      }, "after")
+      const ran = yield* runner.purgeOrphans({ choose: ({ family }) => family === "ipv4" })
+      assert.isTrue(Exit.isFailure(ran.pairs[0]!.exit))
+      const gone = 600 - size("cilium_snat_v4_external")
+      assert.isAbove(gone, 0)
+      assert.strictEqual((yield* count("cilium_bpf_map_ops_total", natDeletions)) - before, gone)
     }).pipe(Effect.provide(layer))
   })
 

@@ -356,3 +356,19 @@ describe("the status", () => {
     })
   )
 })
+
+describe("who is told of decisions", () => {
+  it.effect("may die of it: the schedule goes on", () =>
+    Effect.gen(function* () {
+      const { value, warnings } = yield* withWarnings(
+        Effect.gen(function* () {
+          const { did } = yield* start({ settings: never, decided: () => Effect.die(new Error("no registry")) })
+          yield* TestClock.adjust("5 minutes")
+          return did
+        })
+      )
+      assert.deepStrictEqual(value, ["0 initial v4+v6", "300 interval v4+v6"])
+      assert.deepStrictEqual(warnings, Array(2).fill("what was decided could not be told"))
+    })
+  )
+})

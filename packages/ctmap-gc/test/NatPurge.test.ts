@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { NatPurge } from "ctmap-gc"
+import { Guard, NatPass, NatPurge } from "ctmap-gc"
 import { Bpf, BpfMemory } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import { natCases } from "./natCases.ts"
@@ -57,4 +57,101 @@ describe("the second look", () => {
       yield* Effect.provideService(Effect.scoped(test), Bpf.Bpf, calls)
     })
   )
+
+  it.effect("the guard holds while orphans that are too many to be kept are found again", () =>
+    Effect.gen(function* () {
+      const { calls, control } = BpfMemory.make({ objects: Stage.objects! })
+      const test = Effect.gen(function* () {
+        const orphans = Array.from({ length: 17_000 }, (_, i) => Stage.nat({ sport: i + 1, to: [[9], 40_000] }))
+        const mapped = Array.from({ length: 3000 }, (_, i) =>
+          Stage.nat({ daddr: [2], saddr: [1], sport: i + 1, to: [[9], 40_000] })
+        )
+        const living = mapped.map((_, i) => Stage.ct({ daddr: [1], saddr: [2], sport: i + 1, lifetime: 5000 }))
+        const nat = [
+          ...orphans.map(({ key, value }) => ({ key: key.map((byte, i) => (i === 3 ? 77 : byte)), value })),
+          ...mapped
+        ]
+        const pair = yield* Stage.pair({ tcp: living, nat, capacity: 65_536 })
+        let isFlushed = false
+        control.onCall((call) => {
+          if (call !== "loadObject" || isFlushed) return
+          isFlushed = true
+          for (const { key } of living) control.map(pair.tcp.map.fd)?.delete(key)
+        })
+        let recorded: NatPass.NatPass | undefined
+        const limits = { ...Guard.defaults, maxDeleteRatio: 0.9 }
+        const recordedBy = { recorded: (pass: NatPass.NatPass) => (recorded = pass) }
+        const error = yield* Effect.flip(NatPurge.orphans(pair, { serial: 1, limits, ...recordedBy }))
+        assert.strictEqual(error._tag, "GuardStopped")
+        assert.isAtMost(NatPass.deleted(recorded!), 18_000)
+        assert.strictEqual((yield* Stage.keysOf(pair.nat!.map)).length, 20_000 - NatPass.deleted(recorded!))
+      })
+      yield* Effect.provideService(Effect.scoped(test), Bpf.Bpf, calls)
+    })
+  )
+
+  it.effect("an absolute limit is reached exactly, whatever has come back meanwhile", () =>
+    Effect.gen(function* () {
+      const { calls, control } = BpfMemory.make({ objects: Stage.objects! })
+      const test = Effect.gen(function* () {
+        const nat = Array.from({ length: 20 }, (_, i) =>
+          Stage.nat({ daddr: [2], saddr: [1], sport: i + 1, to: [[9], 40_000] })
+        )
+        const pair = yield* Stage.pair({ nat })
+        control.onCall((call) => {
+          if (call !== "loadObject") return
+          for (const { key, value } of [1, 2, 3, 4, 5].map((sport) => Stage.ct({ daddr: [1], saddr: [2], sport })))
+            control.map(pair.tcp.map.fd)?.update(key, value)
+        })
+        const limits = { ...Guard.defaults, maxDeletions: 20 }
+        const pass = yield* NatPurge.orphans(pair, { serial: 1, limits })
+        assert.deepStrictEqual([pass?.egressDeleted, pass?.reprieved, pass?.egressAlive], [15, 5, 5])
+      })
+      yield* Effect.provideService(Effect.scoped(test), Bpf.Bpf, calls)
+    })
+  )
+})
+
+/** Every call of a purge fails once: what went is counted, and nothing stays open. */
+describe("faults of a purge", () => {
+  for (const engine of ["program", "portable"] as const) {
+    it.effect(`${engine}: whichever call fails, every deletion is counted and the living stay`, () =>
+      Effect.gen(function* () {
+        let calm = 0
+        for (let skip = 0; calm < 3; skip++) {
+          const { calls, control } = BpfMemory.make({ objects: Stage.objects! })
+          const test = Effect.gen(function* () {
+            const halves = (n: number) => [
+              Stage.nat({ daddr: [2], saddr: [1], sport: n, to: [[9], 40_000 + n] }),
+              Stage.nat({ daddr: [9], saddr: [2], dport: 40_000 + n, sport: 80, tupleFlags: 1, to: [[1], n] })
+            ]
+            const pair = yield* Stage.pair({
+              tcp: [1, 2, 3].map((sport) => Stage.ct({ daddr: [1], saddr: [2], sport })),
+              nat: Array.from({ length: 10 }, (_, i) => halves(i + 1)).flat()
+            })
+            const before = control.count()
+            let recorded: NatPass.NatPass | undefined
+            control.failNext("any", 5, { skip })
+            const exit = yield* Effect.exit(
+              NatPurge.orphans(pair, { serial: 1, engine, recorded: (pass) => (recorded = pass) })
+            )
+            const made = control.count() - before
+            control.clearFaults()
+            const { ingressAlive, ingressDeleted, egressAlive, egressDeleted, seen } = recorded!
+            const { refreshed, vanished, busy } = recorded!
+            const sum = ingressAlive + ingressDeleted + egressAlive + egressDeleted + refreshed + vanished + busy
+            assert.strictEqual(seen, sum, `after fault ${skip}`)
+            assert.strictEqual(recorded!.completed, exit._tag === "Success")
+            const left = yield* Stage.keysOf(pair.nat!.map)
+            assert.strictEqual(left.length, 20 - ingressDeleted - egressDeleted, `after fault ${skip}`)
+            for (const entry of [1, 2, 3].flatMap(halves)) assert.include(left, Stage.keyHex(entry))
+            return made
+          })
+          const made = yield* Effect.provideService(Effect.scoped(test), Bpf.Bpf, calls)
+          assert.deepStrictEqual(control.openFds(), [], `after fault ${skip}`)
+          if (skip >= made) calm++
+        }
+      })
+    )
+  }
 })

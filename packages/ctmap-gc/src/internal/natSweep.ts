@@ -6,7 +6,7 @@
 import { NatColumns, NatEntry, type Release, Rows, TupleFlags } from "ctmap-core"
 import { type Bpf, BpfError, type BpfMap, CompareAndDelete, type CtPair, Scan } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
-import type { NatPass } from "../NatPass.ts"
+import { deleted as deletedOf, type NatPass } from "../NatPass.ts"
 import * as Guard from "../Guard.ts"
 import type { Pace } from "../Pace.ts"
 
@@ -80,8 +80,10 @@ export const natSweep = (
       )
       // Alive until deleted: the counts of a pass that stops are right at any time.
       if (plan.dryRun) return
-      const { name: map } = nat.map
-      const stopped = Guard.check(plan.limits, { map, entries: tally.seen, wanted: tally.wanted, deleted: 0 })
+      const { seen: entries } = tally
+      const guard = (): Guard.GuardStopped | undefined =>
+        Guard.check(plan.limits, { map: nat.map.name, entries, wanted: tally.wanted, deleted: deletedOf(tally) })
+      const stopped = guard()
       if (stopped !== undefined) return yield* Effect.fail(stopped)
       if (tally.wanted === 0) return
       const deleter = yield* makeDeleter(nat, plan, tally)
@@ -92,6 +94,9 @@ export const natSweep = (
       Object.assign(tally, { seen: 0, wanted: 0, ingressAlive: 0, egressAlive: 0 })
       yield* walk(nat, plan, tally, (columns, rows) => {
         tally.wanted += rows.length
+        // The tables go on changing between the two looks: what may go stays what it was.
+        const exceeded = guard()
+        if (exceeded !== undefined) return Effect.fail(exceeded)
         return rows.length === 0 ? Effect.void : deleter(copy(nat, columns, rows))
       })
     })
@@ -181,13 +186,12 @@ const makeDeleter = Effect.fnUntraced(function* (
   }
 
   return Effect.fnUntraced(function* (candidates: Held) {
-    for (let from = 0; from < candidates.count; from += SLICE) {
-      const deleted = tally.ingressDeleted + tally.egressDeleted
-      const room = Math.min(SLICE, candidates.count - from, limits.maxDeletions - deleted)
+    for (let from = 0; from < candidates.count;) {
+      const room = Math.min(SLICE, candidates.count - from, limits.maxDeletions - deletedOf(tally))
       if (room <= 0) return yield* Effect.fail(outOfRoom(map, limits, tally))
       const rc = step(candidates, from, from + room)
       if (rc < 0) return yield* Effect.fail(failed(deleter.engine, rc, map))
-      if (room < SLICE && from + room < candidates.count) return yield* Effect.fail(outOfRoom(map, limits, tally))
+      from += room
       yield* pace.rest
     }
   })
@@ -199,7 +203,7 @@ const outOfRoom = ({ name }: BpfMap.BpfMap, { maxDeletions }: Guard.Limits, tall
     entries: tally.seen,
     wanted: tally.wanted,
     allowed: maxDeletions,
-    deleted: tally.ingressDeleted + tally.egressDeleted,
+    deleted: deletedOf(tally),
     limit: "max-deletions"
   })
 

@@ -53,6 +53,8 @@ export const outcomeOf = ({ pairs, deleted }: RanCt): GcSchedule.Outcome => {
     seen += GcPass.total(pass, "seen")
     ratio = Math.max(ratio, GcPass.deleteRatio(pass))
   }
-  const success = pairs.length > 0 && pairs.every(({ exit }) => Exit.isSuccess(exit) || isMissing(exit))
+  // Maps that are not there yet are not collected: a round over nothing is tried again soon, not after ever longer.
+  const isAny = pairs.some(({ exit }) => Exit.isSuccess(exit))
+  const success = isAny && pairs.every(({ exit }) => Exit.isSuccess(exit) || isMissing(exit))
   return { success, ratio, deleted, seen, byFamily }
 }
