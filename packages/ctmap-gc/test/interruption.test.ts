@@ -23,13 +23,13 @@ const interruptedAt = Effect.fnUntraced(function* <A, E, R>(
 ) {
   let left = at
   let isHit = false
-  let fiber: Fiber.Fiber<A, E> | undefined
+  // It begins when we wait for it.
+  const fiber = yield* Effect.forkChild(effect)
   const stop = control.onCall(() => {
     if (left-- !== 0) return
     isHit = true
-    fiber?.interruptUnsafe()
+    fiber.interruptUnsafe()
   }, when)
-  fiber = yield* Effect.forkChild(effect)
   const exit = yield* Fiber.await(fiber)
   stop()
   return { isHit, exit }
