@@ -3,11 +3,16 @@
  *
  * @since 0.1.0
  */
-import * as NodeServices from "@effect/platform-node/NodeServices"
-import * as Prompt from "effect/cli/Prompt"
 import * as Effect from "effect/Effect"
 import { Refused } from "./Failure.ts"
+import { load } from "./Load.ts"
 import * as Output from "./Output.ts"
+
+/** Whether somebody is there to be asked. @since 0.1.0 */
+export const canAsk: Effect.Effect<boolean, never, Output.Output> = Effect.map(
+  Output.Output,
+  ({ terminals }) => terminals.stdin && terminals.stdout
+)
 
 /**
  * Asks, unless `yes` has answered. Errors: `Refused` where the answer is no, or nobody is there to be asked.
@@ -22,12 +27,10 @@ export const confirm = (question: {
 }) =>
   Effect.gen(function* () {
     if (question.yes) return
-    const { terminals } = yield* Output.Output
-    if (!terminals.stdin || !terminals.stdout) {
+    if (!(yield* canAsk)) {
       return yield* new Refused({ why: `${question.what} and nobody is there to be asked: add --yes` })
     }
-    const agreed = yield* Prompt.run(Prompt.Confirm({ message: question.message })).pipe(
-      Effect.provide(NodeServices.layer)
-    )
+    const { askTerminal } = yield* load(() => import("./askTerminal.ts"))
+    const agreed = yield* askTerminal(question.message)
     if (!agreed) return yield* new Refused({ why: "nothing was changed" })
   })

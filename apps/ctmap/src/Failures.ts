@@ -13,15 +13,15 @@ import * as Output from "./Output.ts"
  * **Details**
  *
  * Answers how it ended: an effect that fails with what went wrong, and that the caller runs once everything has been
- * reported. Of several errors that is a refusal if there was one, so that it decides the exit code; the others are
- * remarks by then. An interruption ends it at once.
+ * reported. Of several errors that is a refusal if there was one, so that it decides the exit code; the others become
+ * remarks right before, each sentence once. An interruption ends it at once.
  *
  * @since 0.1.0
  */
 export const collect = <T, A, E, R>(
   items: ReadonlyArray<T>,
   use: (item: T) => Effect.Effect<A, E, R>
-): Effect.Effect<Effect.Effect<void, E>, never, R | Output.Output> =>
+): Effect.Effect<Effect.Effect<void, E, Output.Output>, never, R> =>
   Effect.gen(function* () {
     const errors: Array<E> = []
     for (const item of items) {
@@ -32,8 +32,12 @@ export const collect = <T, A, E, R>(
     }
     const worst = errors.find((error) => codeOf(error) === exit.refused) ?? errors[0]
     if (worst === undefined) return Effect.void
-    for (const error of errors) {
-      if (error !== worst) yield* Output.note(`ctmap: ${error instanceof Error ? error.message : String(error)}`)
-    }
-    return Effect.fail(worst)
+    const others = new Set(errors.map(sentence))
+    others.delete(sentence(worst))
+    return Effect.andThen(
+      Effect.forEach(others, (other) => Output.note(`ctmap: ${other}`), { discard: true }),
+      Effect.fail(worst)
+    )
   })
+
+const sentence = (error: unknown): string => (error instanceof Error ? error.message : String(error))

@@ -127,7 +127,7 @@ const share = (
   isShare: (n: number) => boolean,
   allowed: string
 ): Flag.Flag<number> =>
-  Flag.filter(Flag.Finite(name), isShare, () => `--${name} is ${allowed}`).pipe(
+  Flag.filter(Flag.Finite(name), isShare, () => allowed).pipe(
     Flag.withMetavar("SHARE"),
     Flag.withDescription(description)
   )

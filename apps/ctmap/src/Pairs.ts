@@ -7,6 +7,7 @@ import type { Family, MapKind } from "ctmap-core"
 import * as CtMapSources from "ctmap-gc/CtMapSources"
 import type * as Bpf from "ctmap-kernel/Bpf"
 import * as CtMaps from "ctmap-kernel/CtMaps"
+import type * as CtPair from "ctmap-kernel/CtPair"
 import * as NatMaps from "ctmap-kernel/NatMaps"
 import * as Owner from "ctmap-kernel/Owner"
 import * as Context from "effect/Context"
@@ -30,17 +31,34 @@ export interface Chosen {
 export const choose = (
   options: SelectionOptions
 ): Effect.Effect<ReadonlyArray<Chosen>, Selection.SelectionError, Bpf.Bpf | Scope.Scope> =>
+  Effect.flatMap(Effect.scoped(Selection.ctMaps(options)), (maps) => group(options, maps))
+
+/**
+ * The pairs that the NAT maps of a selection belong to: at least one. Errors: as `Selection.natMaps`.
+ *
+ * @since 0.1.0
+ */
+export const chooseNat = (
+  options: SelectionOptions
+): Effect.Effect<ReadonlyArray<Chosen>, Selection.SelectionError, Bpf.Bpf | Scope.Scope> =>
+  Effect.flatMap(Effect.scoped(Selection.natMaps(options)), (maps) => group(options, maps))
+
+const group = (
+  options: SelectionOptions,
+  found: ReadonlyArray<Pick<CtPair.CtMap, "family" | "owner"> & Partial<Pick<CtPair.CtMap, "transport">>>
+): Effect.Effect<ReadonlyArray<Chosen>, never, Bpf.Bpf | Scope.Scope> =>
   Effect.gen(function* () {
     const maps = Context.make(CtMaps.CtMaps, yield* CtMaps.make({ assumedRelease: options.release })).pipe(
       Context.add(NatMaps.NatMaps, yield* NatMaps.make({}))
     )
     const chosen = new Map<string, { source: CtMapSources.PairSource; transports: Array<MapKind.Transport> }>()
-    for (const { family, owner, transport } of yield* Effect.scoped(Selection.ctMaps(options))) {
+    for (const { family, owner, transport } of found) {
       const source = sourceOf(family, owner, maps)
       const name = CtMapSources.nameOf(source)
-      const known = chosen.get(name)
-      if (known === undefined) chosen.set(name, { source, transports: [transport] })
-      else known.transports.push(transport)
+      const transports = chosen.get(name)?.transports ?? []
+      // A map that is named twice is one map.
+      if (transport !== undefined && !transports.includes(transport)) transports.push(transport)
+      chosen.set(name, { source, transports })
     }
     return [...chosen.values()]
   })
@@ -60,6 +78,25 @@ const sourceOf = (
   }
 }
 
-/** `the global ipv4 tables`, `the ipv6 tables of cluster 3`. @since 0.1.0 */
-export const describe = ({ family, owner }: CtMapSources.PairSource): string =>
-  owner._tag === "Global" ? `the global ${family} tables` : `the ${family} tables of ${Owner.describe(owner)}`
+/**
+ * `the global IPv4 and IPv6 tables`, `the IPv6 TCP table of cluster 3`, in the words of a question.
+ *
+ * @since 0.1.0
+ */
+export const describe = (chosen: ReadonlyArray<Chosen>, tables: "tables" | "NAT tables" = "tables"): string => {
+  const owners = new Map<string, { readonly owner: Owner.Owner; readonly parts: Array<string>; count: number }>()
+  for (const { source, transports } of chosen) {
+    const { owner, family } = source
+    const of = owners.get(Owner.describe(owner)) ?? { owner, parts: [], count: 0 }
+    const only = transports.length === 1 ? (transports[0] === "tcp" ? " TCP" : " non-TCP") : ""
+    of.parts.push(`${family === "ipv4" ? "IPv4" : "IPv6"}${only}`)
+    of.count += only === "" && tables === "tables" ? 2 : 1
+    owners.set(Owner.describe(owner), of)
+  }
+  return [...owners.values()]
+    .map(({ owner, parts, count }) => {
+      const what = `${parts.join(" and ")} ${count === 1 ? tables.slice(0, -1) : tables}`
+      return owner._tag === "Global" ? `the global ${what}` : `the ${what} of ${Owner.describe(owner)}`
+    })
+    .join(", ")
+}

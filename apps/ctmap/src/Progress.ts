@@ -14,8 +14,10 @@ export interface Progress {
   readonly end: Effect.Effect<void>
 }
 
-const QUIET_MS = 700
-const EVERY_MS = 100
+/** A scan that is over sooner shows nothing. @since 0.1.0 */
+export const QUIET_MS = 700
+/** @since 0.1.0 */
+export const EVERY_MS = 100
 
 /**
  * Progress of a scan whose output does (`mixes`) or does not appear between the lines of progress.
@@ -41,24 +43,4 @@ export const make = (options: { readonly mixes: boolean }): Effect.Effect<Progre
       },
       end: Effect.suspend(() => (shown ? progress("") : Effect.void))
     }
-  })
-
-/** Runs a pass that reports how many entries of a map it has seen; the line is wiped at its end. @since 0.1.0 */
-export const during = <A, E, R>(
-  pass: (progress: ((map: string, seen: number) => void) | undefined) => Effect.Effect<A, E, R>
-): Effect.Effect<A, E, R | Output> =>
-  Effect.flatMap(Output, ({ progress, terminals }) => {
-    if (!terminals.stderr) return pass(undefined)
-    let due = performance.now() + QUIET_MS
-    let shown = false
-    const hear = (map: string, seen: number): void => {
-      if (performance.now() < due) return
-      due = performance.now() + EVERY_MS
-      shown = true
-      Effect.runFork(progress(`${map}: ${seen.toLocaleString("en")} entries seen`))
-    }
-    return Effect.ensuring(
-      pass(hear),
-      Effect.suspend(() => (shown ? progress("") : Effect.void))
-    )
   })

@@ -6,6 +6,7 @@
 import * as Filter from "ctmap-core/Filter"
 import * as FilterParser from "ctmap-core/FilterParser"
 import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import { UsageError } from "./Failure.ts"
 
 /** @since 0.1.0 */
@@ -32,10 +33,10 @@ export const purgeFilter = ({ ip, port, proto, where }: PurgeTarget) =>
       ["--port", port, "port"]
     ] as const
     for (const [flag, values, term] of given) {
-      const split = values.flatMap((value) => value.split(",")).map((value) => value.trim())
-      if (split.length > 0) parts.push(yield* parsed(flag, `${term} {${split.join(", ")}}`, split.join(",")))
+      const each = list(values)
+      if (each.length > 0) parts.push(yield* parsed(flag, term, each))
     }
-    if (proto !== undefined) parts.push(yield* parsed("--proto", `proto ${proto}`, proto))
+    if (proto !== undefined) parts.push(yield* parsed("--proto", "proto", list([proto])))
     if (where !== undefined) parts.push(yield* Effect.fromResult(FilterParser.parse(where)))
     const [first, ...rest] = parts
     if (first === undefined) {
@@ -46,10 +47,34 @@ export const purgeFilter = ({ ip, port, proto, where }: PurgeTarget) =>
     return rest.reduce((left: Filter.Filter, right) => Filter.and(left, right), first)
   })
 
-const parsed = (flag: string, text: string, value: string) =>
-  Effect.fromResult(FilterParser.parse(text)).pipe(
-    Effect.mapError(() => new UsageError({ problem: `${flag} ${value}: ${expected[flag]}` }))
+/**
+ * The family whose tables can hold one of these addresses, so that the other's are left alone. `all` where there are
+ * addresses of both, or none.
+ *
+ * @since 0.1.0
+ */
+export const familyOf = (ip: PurgeTarget["ip"]): "ipv4" | "ipv6" | "all" => {
+  const families = new Set(list(ip).map((address) => (address.includes(":") ? "ipv6" : "ipv4")))
+  const [only] = families
+  return families.size === 1 && only !== undefined ? only : "all"
+}
+
+const list = (values: ReadonlyArray<string>): ReadonlyArray<string> =>
+  values.flatMap((value) => value.split(",")).map((value) => value.trim())
+
+/** A value is one word: with blanks or braces it could be another filter than it seems. */
+const parsed = (flag: string, term: string, values: ReadonlyArray<string>) => {
+  const wrong = values.find(
+    (value) => !/^[\w.:/-]+$/.test(value) || Result.isFailure(FilterParser.parse(`${term} ${value}`))
   )
+  return wrong === undefined
+    ? Effect.fromResult(FilterParser.parse(oneOf(term, values)))
+    : Effect.fail(new UsageError({ problem: `${flag} "${wrong}": ${expected[flag]}` }))
+}
+
+/** Protocols have no sets. */
+const oneOf = (term: string, values: ReadonlyArray<string>): string =>
+  term === "proto" ? values.map((value) => `proto ${value}`).join(" or ") : `${term} {${values.join(", ")}}`
 
 const expected: Readonly<Record<string, string>> = {
   "--ip": "expected addresses or networks, such as 10.0.1.99, fd00::1 or 10.0.0.0/24, separated by commas",

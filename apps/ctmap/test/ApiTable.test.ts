@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as core from "ctmap-core"
+import * as gc from "ctmap-gc"
 import * as kernel from "ctmap-kernel"
 import { readFileSync } from "node:fs"
 
@@ -11,13 +12,13 @@ const rows = readFileSync(new URL("../../../packages/ctmap-core/README.md", impo
   .map(([, symbol = "", owner = "", ours = ""]) => ({ symbol, owner, ours }))
 
 /** Packages that have landed: their rows must name what takes the symbol's place. */
-const landed = new Set(["ctmap-core", "ctmap-kernel"])
+const landed = new Set(["ctmap-core", "ctmap-kernel", "ctmap-gc"])
 
 /** `Module.name` references of a cell. */
 const references = (cell: string): Array<readonly [module: string, name: string]> =>
   [...cell.matchAll(/`([A-Z][A-Za-z0-9]*)\.([A-Za-z0-9_]+)`/g)].map(([, module = "", name = ""]) => [module, name])
 
-const modules = { ...core, ...kernel } as unknown as Readonly<Record<string, Readonly<Record<string, unknown>>>>
+const modules = { ...core, ...kernel, ...gc } as unknown as Readonly<Record<string, Readonly<Record<string, unknown>>>>
 
 describe("the API table", () => {
   it.each(rows.filter(({ owner }) => landed.has(owner)))("$symbol is $ours", ({ ours }) => {
@@ -28,6 +29,11 @@ describe("the API table", () => {
     for (const { ours } of rows) {
       for (const [module, name] of references(ours)) assert.isDefined(modules[module]?.[name], `${module}.${name}`)
     }
+  })
+
+  it("means one module by a name, whichever package it is of", () => {
+    const names = [core, kernel, gc].flatMap((modulesOf) => Object.keys(modulesOf))
+    assert.strictEqual(new Set(names).size, names.length)
   })
 
   it("has every symbol of the API list once", () => {

@@ -4,23 +4,22 @@
  * @since 0.1.0
  */
 import { secondsPerUnit } from "ctmap-core/CtTime"
-import * as FilterPrinter from "ctmap-core/FilterPrinter"
+import type * as Filter from "ctmap-core/Filter"
 import * as Guard from "ctmap-gc/Guard"
 import type { NatPass } from "ctmap-gc/NatPass"
 import * as NatPurge from "ctmap-gc/NatPurge"
 import type { Bpf } from "ctmap-kernel/Bpf"
 import type { CtPair } from "ctmap-kernel/CtPair"
 import * as Effect from "effect/Effect"
+import { ask, type Question } from "../Assent.ts"
 import * as Clock from "../Clock.ts"
-import { confirm } from "../Confirm.ts"
 import * as Entries from "../Entries.ts"
-import { NotFound } from "../Failure.ts"
 import * as Failures from "../Failures.ts"
 import * as Kernel from "../Kernel.ts"
 import type { ClockOptions, Passing } from "../Options.ts"
-import * as Output from "../Output.ts"
+import { missingFor } from "../missingFor.ts"
 import * as Pairs from "../Pairs.ts"
-import * as Progress from "../Progress.ts"
+import * as PassProgress from "../PassProgress.ts"
 import * as PassReport from "../render/PassReport.ts"
 
 /** @since 0.1.0 */
@@ -31,10 +30,9 @@ export const purgeOrphans = (root: string, options: PurgeOrphansOptions) =>
   Kernel.provide(
     root,
     Effect.gen(function* () {
-      const chosen = yield* Pairs.choose(options)
-      yield* passes(options, chosen, (pair, settings) =>
-        NatPurge.orphans(pair, { ...settings, limits: limitsOf(options) })
-      )
+      const limits = limitsOf(options)
+      const chosen = yield* Pairs.chooseNat(options)
+      yield* passes(options, chosen, limits, (pair, settings) => NatPurge.orphans(pair, settings))
     })
   )
 
@@ -55,18 +53,12 @@ export const flush = (root: string, options: FlushOptions) =>
         release: options.release,
         ...(reading === undefined ? {} : { now: reading.now, secondsPerUnit: secondsPerUnit(reading.source) })
       }
-      const chosen = yield* Pairs.choose(options)
-      const what =
-        filter === undefined ? "every NAT entry" : `every NAT entry that matches "${FilterPrinter.print(filter)}"`
-      if (!options.dryRun) {
-        const whose = chosen.map(({ source }) => Pairs.describe(source)).join(", ")
-        yield* Output.note(`ctmap: deletes ${what} of ${whose}: live connections lose their translation`)
-        const message = `Delete ${what} of ${whose}?`
-        yield* confirm({ yes: options.yes, what: "this cuts live connections", message })
-      }
-      yield* passes(options, chosen, (pair, settings) =>
-        NatPurge.flush(pair, { ...settings, limits: limitsOf(options), filter, context })
-      )
+      const chosen = yield* Pairs.chooseNat(options)
+      // Everything is what was asked for; a filter may accept more than was meant.
+      const limits = filter === undefined ? { ...limitsOf(options), maxDeleteRatio: 1 } : limitsOf(options)
+      const run: Run<Filter.FilterUnsupported> = (pair, settings) =>
+        NatPurge.flush(pair, { ...settings, filter, context })
+      yield* passes(options, chosen, limits, run, { yes: options.yes, filter })
     })
   )
 
@@ -76,37 +68,53 @@ const limitsOf = ({ maxDeleteRatio, maxDeletions }: PurgeOrphansOptions): Guard.
   ...(maxDeletions === undefined ? {} : { maxDeletions })
 })
 
+type Run<E> = (
+  pair: CtPair,
+  settings: NatPurge.Options
+) => Effect.Effect<NatPass | undefined, NatPurge.NatPassError | E, Bpf>
+
 const passes = <E>(
   { budget, dryRun, engine, output }: PurgeOrphansOptions,
   chosen: ReadonlyArray<Pairs.Chosen>,
-  run: (pair: CtPair, options: NatPurge.Options) => Effect.Effect<NatPass | undefined, E, Bpf>
+  limits: Guard.Limits,
+  run: Run<E>,
+  question?: Pick<Question, "filter" | "yes">
 ) =>
   Effect.gen(function* () {
-    const done: Array<NatPass> = []
-    let found = 0
-    const failed = yield* Failures.collect(chosen, ({ source }) =>
-      Effect.scoped(
-        Effect.flatMap(source.open, (pair) => {
-          if (pair.nat !== undefined) found++
-          return Progress.during((progress) =>
-            run(pair, {
+    const sweepAll = (isDry: boolean, done: Array<NatPass>) =>
+      Failures.collect(chosen, ({ source }) =>
+        Effect.scoped(
+          Effect.flatMap(source.open, (pair) => {
+            const settings: NatPurge.Options = {
               serial: done.length + 1,
-              dryRun,
+              dryRun: isDry,
+              limits,
               budget,
-              engine: engine === "portable" ? "portable" : engine === "hybrid" ? "program" : "auto",
-              progress,
+              engine: engine === "auto" || engine === "portable" ? engine : "program",
               recorded: (pass) => done.push(pass)
-            })
-          )
-        })
+            }
+            const maps = pair.nat === undefined ? [] : [pair.nat.map]
+            return PassProgress.during(maps, (progress) => run(pair, { ...settings, progress }))
+          })
+        )
       )
-    )
-    if (found === 0) {
-      yield* failed
-      return yield* new NotFound({
-        what: `no NAT map is pinned beside the CT maps of the selection; \`ctmap maps\` lists what is`
+    if (question !== undefined && !dryRun) {
+      const whose = Pairs.describe(chosen, "NAT tables")
+      const look = Effect.gen(function* () {
+        const found: Array<NatPass> = []
+        const failed = yield* sweepAll(true, found)
+        const sum = (count: "seen" | "wanted") => found.reduce((all, pass) => all + pass[count], 0)
+        const looked = { seen: sum("seen"), wanted: sum("wanted") }
+        yield* looked.wanted === 0 ? failed : PassReport.warn(limits, found)
+        return looked
       })
+      if (!(yield* ask({ ...question, whose, consequence: "live connections lose their translation" }, look))) return
     }
+    const done: Array<NatPass> = []
+    const failed = yield* sweepAll(dryRun, done).pipe(
+      Effect.onInterrupt(() => Effect.ignore(PassReport.printNat(output, done)))
+    )
     yield* PassReport.printNat(output, done)
-    yield* failed
+    if (dryRun) yield* PassReport.warn(limits, done)
+    yield* failed.pipe(Effect.tapError(missingFor(engine)))
   })

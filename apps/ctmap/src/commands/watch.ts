@@ -6,6 +6,7 @@
 import type { CtColumns } from "ctmap-core"
 import * as CtJson from "ctmap-core/CtJson"
 import * as CtText from "ctmap-core/CtText"
+import * as CtMapSources from "ctmap-gc/CtMapSources"
 import * as GcEngine from "ctmap-gc/GcEngine"
 import * as GcEvents from "ctmap-gc/GcEvents"
 import * as GcReason from "ctmap-gc/GcReason"
@@ -15,6 +16,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Clock from "../Clock.ts"
 import * as Entries from "../Entries.ts"
+import * as Failures from "../Failures.ts"
 import * as Kernel from "../Kernel.ts"
 import type { ClockOptions, Selection } from "../Options.ts"
 import * as Output from "../Output.ts"
@@ -34,8 +36,9 @@ export interface WatchOptions extends Selection, ClockOptions {
 }
 
 /**
- * Every pass tells of the entries that have expired since the one before, so each is told of once: an entry that is
- * refreshed and expires again is told of again.
+ * Every pass tells of the entries of a pair that have expired since the one before, so each is told of once: an entry
+ * that is refreshed and expires again is told of again. Once it has begun, a pair that cannot be read is a remark, and
+ * what it has to tell waits for the next pass: maps can be replaced while we watch.
  *
  * @since 0.1.0
  */
@@ -45,30 +48,48 @@ export const watch = (root: string, options: WatchOptions) =>
     Effect.gen(function* () {
       const within = yield* Entries.parse(options.where)
       const first = yield* Clock.read(options)
-      yield* Pairs.choose(options)
-      let since = options.backlog ? 0 : first.now
+      /** Up to which time of each pair everything has been told. */
+      const told = new Map<string, number>()
+      const start = options.backlog ? 0 : first.now
       for (let made = 1; ; made++) {
-        const reading = yield* Clock.read(options)
+        const reading = made === 1 ? first : yield* Clock.read(options)
         const clock = { source: reading.source, now: Effect.succeed(reading.now) }
         const engine = yield* GcEngine.make({}).pipe(Effect.provideService(KernelClock, clock))
-        // Asked for anew: maps can be replaced while we watch.
-        for (const { source, transports } of yield* Pairs.choose(options)) {
-          const found: Array<GcEvents.Deleted> = []
-          const plan = { serial: made, requests: [{ expired: true, within }], dryRun: true, transports }
-          const { budget } = options
-          yield* Effect.scoped(
-            Effect.flatMap(source.open, (pair) =>
-              engine.sweep(pair, { ...plan, budget, trustsClock: reading.fixed, publish: (event) => found.push(event) })
-            )
+        const look = Effect.flatMap(Pairs.choose(options), (chosen) =>
+          Failures.collect(chosen, ({ source, transports }) =>
+            Effect.gen(function* () {
+              const name = CtMapSources.nameOf(source)
+              const found: Array<GcEvents.Deleted> = []
+              const plan: GcEngine.Plan = {
+                serial: made,
+                requests: [{ expired: true, within }],
+                dryRun: true,
+                transports,
+                budget: options.budget,
+                trustsClock: reading.fixed,
+                publish: (event) => found.push(event)
+              }
+              yield* Effect.scoped(Effect.flatMap(source.open, (pair) => engine.sweep(pair, plan)))
+              const since = told.get(name) ?? start
+              told.set(name, reading.now)
+              for (const event of found) yield* tell(event, since, reading, options.output)
+            })
           )
-          for (const event of found) yield* tell(event, since, reading, options.output)
-        }
-        since = reading.now
-        if (made === options.passes) return
+        )
+        const isLast = made === options.passes
+        const goesOn = made > 1 && !isLast
+        yield* Effect.flatten(look).pipe(goesOn ? Effect.catchIf(isOfTheTables, remark) : (failure) => failure)
+        if (isLast) return
         yield* Effect.sleep(Duration.seconds(options.interval))
       }
     }).pipe(Effect.provide(MapIterator.layer))
   )
+
+/** Anything but that nobody reads what we write. */
+const isOfTheTables = (error: { readonly _tag: string }): boolean =>
+  error._tag !== "BrokenPipe" && error._tag !== "FileFailed"
+
+const remark = (error: Error) => Output.note(`ctmap: ${error.message}; looking again`)
 
 const tell = (event: GcEvents.Deleted, since: number, clock: Clock.Reading, output: WatchOptions["output"]) => {
   const columns = GcEvents.columns(event)
