@@ -98,7 +98,7 @@ const mayImport: Readonly<Record<string, ReadonlyArray<string>>> = {
   "ctmap-kernel": ["ctmap-core"],
   "ctmap-gc": ["ctmap-core", "ctmap-kernel"],
   "ctmap-cluster": ["ctmap-core", "ctmap-kernel", "ctmap-gc"],
-  "ctmap-cell": ["ctmap-core", "ctmap-kernel"],
+  "ctmap-cell": [],
   "ctmap-datapath": ["ctmap-core", "ctmap-kernel"],
   "ctmap-testing": ["ctmap-core", "ctmap-kernel"]
 }
