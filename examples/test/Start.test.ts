@@ -1,0 +1,39 @@
+import { assert, describe, it } from "@effect/vitest"
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import { fileURLToPath } from "node:url"
+
+const script = fileURLToPath(new URL("../../scripts/start.ts", import.meta.url))
+
+const start = (...args: ReadonlyArray<string>) => {
+  const child = spawn(process.execPath, ["--conditions=ctmap-source", script, ...args])
+  const output = { text: "" }
+  for (const stream of [child.stdout, child.stderr])
+    stream.on("data", (data: Buffer) => (output.text += data.toString()))
+  return { child, output, ended: once(child, "exit") }
+}
+
+describe("npm start", () => {
+  it("collects recorded tables in memory, says so first, and finds everything as expected", async () => {
+    const { output, ended } = start("--memory", "--for", "7")
+    assert.deepStrictEqual(await ended, [0, null], output.text)
+    assert.match(output.text, /^ctmap in memory, not on this kernel: --memory asks for it\./)
+    assert.match(output.text, /pass +1 {2}ipv4 {2}2588 seen, \d+ deleted \(expired \d+\), \d+ NAT entries with them/)
+    assert.include(output.text, "as expected: every live entry is there, every expired one is gone")
+  })
+
+  it("leaves nothing behind when it is stopped", async () => {
+    const { child, output, ended } = start("--memory", "--for", "60")
+    child.stdout.on("data", () => {
+      if (output.text.includes("pass   2")) child.kill("SIGINT")
+    })
+    assert.deepStrictEqual(await ended, [130, null])
+    assert.include(output.text, "stopped; nothing is left behind")
+  })
+
+  it("says what --for takes", async () => {
+    const { output, ended } = start("--for", "never")
+    assert.deepStrictEqual(await ended, [2, null])
+    assert.include(output.text, "--for never: expected seconds from 1 to 86400")
+  })
+})
