@@ -92,11 +92,9 @@ func (c *collector) byBatch(chunk int, each bool) error {
 			}
 		}
 		if len(dead) > 0 {
-			start := time.Now()
+			start := cpu()
 			count, _ := c.ct.BatchDelete(dead, nil)
-			if took := time.Since(start); took > longest {
-				longest = took
-			}
+			called(start)
 			c.deleted += count
 		}
 	})
@@ -127,7 +125,7 @@ func collect(m *ebpf.Map, arguments []string) error {
 		err = c.byBatch(chunk, arguments[0] == "collect-each")
 	}
 	if err == nil {
-		fmt.Println(c.seen, c.deleted, c.natDeleted, time.Since(start).Nanoseconds(), longest.Nanoseconds())
+		fmt.Println(c.seen, c.deleted, c.natDeleted, time.Since(start).Nanoseconds(), longest)
 	}
 	return err
 }

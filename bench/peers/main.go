@@ -6,7 +6,7 @@
 //	peer PIN list CHUNK       as batch, and the text of every entry to the standard output
 //	peer PIN collect-...      deletes what has expired: see collect.go
 //
-// The first three print entries, nanoseconds, and the nanoseconds of the longest batch.
+// The first three print entries, nanoseconds, and the nanoseconds of CPU of the longest batch.
 //
 // For Go 1.19 and cilium/ebpf 0.9.1, the versions of Debian 12.
 package main
@@ -16,8 +16,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -68,7 +70,22 @@ func (e entries) UnmarshalBinary(from []byte) error {
 	return nil
 }
 
-var longest time.Duration
+// Of the longest batch: how long it held a CPU, whatever else the machine did.
+var longest int64
+
+// Nanoseconds of CPU of this thread, which the main goroutine keeps.
+func cpu() int64 {
+	const clockThreadCPUTime = 3
+	var at syscall.Timespec
+	syscall.Syscall(syscall.SYS_CLOCK_GETTIME, clockThreadCPUTime, uintptr(unsafe.Pointer(&at)), 0)
+	return at.Nano()
+}
+
+func called(since int64) {
+	if took := cpu() - since; took > longest {
+		longest = took
+	}
+}
 
 // Calls use with every batch of the map. The cursor is as large as a key: the library asks for that.
 func batches(m *ebpf.Map, chunk int, asStructs bool, use func([]tuple, []entry)) error {
@@ -80,11 +97,9 @@ func batches(m *ebpf.Map, chunk int, asStructs bool, use func([]tuple, []entry))
 	var cursor, next tuple
 	var from interface{}
 	for {
-		start := time.Now()
+		start := cpu()
 		count, err := m.BatchLookup(from, unsafe.Pointer(&next), keysOut, valuesOut, nil)
-		if took := time.Since(start); took > longest {
-			longest = took
-		}
+		called(start)
 		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return err
 		}
@@ -215,12 +230,13 @@ func run(arguments []string) error {
 		err = batches(m, chunk, arguments[1] == "structs", func(keys []tuple, _ []entry) { count += len(keys) })
 	}
 	if err == nil {
-		fmt.Println(count, time.Since(start).Nanoseconds(), longest.Nanoseconds())
+		fmt.Println(count, time.Since(start).Nanoseconds(), longest)
 	}
 	return err
 }
 
 func main() {
+	runtime.LockOSThread()
 	if len(os.Args) < 3 {
 		os.Exit(2)
 	}

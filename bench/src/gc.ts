@@ -148,7 +148,9 @@ const report = (size: number, results: ReadonlyArray<Rounds.Result>): void => {
   const faster = (one: string, than: string, atLeast: number): void => {
     const [fast, slow] = [find(one), find(than)]
     if (fast !== undefined && slow !== undefined) {
-      console.log(Rounds.target(`${one}: × faster than ${than}`, { atLeast }, Rounds.ratio(slow, fast)))
+      const best = Rounds.fastestRatio(slow, fast).toFixed(2)
+      const target = Rounds.target(`${one}: × faster than ${than}`, { atLeast }, Rounds.ratio(slow, fast))
+      console.log(`${target} (fastest rounds: ${best})`)
     }
   }
   faster(name.hybrid, name.goEach, 1.5)
@@ -161,7 +163,7 @@ const report = (size: number, results: ReadonlyArray<Rounds.Result>): void => {
   if (hybrid === undefined) return
   const most = (field: "longestCall" | "longestStall") => (Rounds.largest(hybrid, field) ?? Number.NaN) / 1e6
   const atMost = size > 1_000_000 ? 4 : 2
-  console.log(Rounds.target(`${name.hybrid}: longest call, ms`, { atMost }, most("longestCall")))
+  console.log(Rounds.target(`${name.hybrid}: longest call, ms of CPU`, { atMost }, most("longestCall")))
   console.log(
     Rounds.target(`${name.hybrid}: longest stall of the event loop, ms`, { atMost: 10 }, most("longestStall"))
   )

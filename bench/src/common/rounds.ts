@@ -11,7 +11,7 @@ import { markdown, median } from "./measure.ts"
 export interface Sample {
   readonly entries: number
   readonly nanoseconds: number
-  /** Nanoseconds of the longest single call into the kernel. */
+  /** Nanoseconds of CPU of the longest single call into the kernel. */
   readonly longestCall?: number
   /** Nanoseconds of the longest load of a program. */
   readonly longestLoad?: number
@@ -65,6 +65,10 @@ export const ratio = (result: Result, to: Result): number => {
   return medianOf(perEntry(result).map((time, round) => time / (base[round] ?? Number.NaN)))
 }
 
+/** The same for the fastest rounds of both: what is left of it on a busy machine. */
+export const fastestRatio = (result: Result, to: Result): number =>
+  Math.min(...perEntry(result)) / Math.min(...perEntry(to))
+
 export const find = (results: ReadonlyArray<Result>, name: string): Result | undefined =>
   results.find((result) => result.name === name)
 
@@ -109,8 +113,8 @@ export const table = (title: string, results: ReadonlyArray<Result>, base: Resul
     "fastest..slowest",
     "entries/s",
     `× ${base.name}`,
-    "longest call, ms",
-    "loading, ms",
+    "longest call, CPU ms",
+    "loading, CPU ms",
     "loop stall, ms",
     "peak, MB"
   ]
