@@ -11,7 +11,7 @@ import { markdown, median } from "./measure.ts"
 export interface Sample {
   readonly entries: number
   readonly nanoseconds: number
-  /** Nanoseconds of CPU of the longest single call into the kernel. */
+  /** Nanoseconds of the longest single call into the kernel, of CPU where that can be told. */
   readonly longestCall?: number
   /** Nanoseconds of the longest load of a program. */
   readonly longestLoad?: number
@@ -81,6 +81,10 @@ export const largest = (
   return measured.length === 0 ? undefined : Math.max(...measured)
 }
 
+/** The least of what was measured: of a round in which nobody else was in the way. */
+export const least = ({ samples }: Result, field: "longestCall" | "longestStall"): number =>
+  Math.min(...samples.map((sample) => sample[field] ?? Number.NaN))
+
 /** Bytes of memory that the processes of a result had at most. */
 export const peak = (result: Result): number | undefined => largest(result, "peak")
 
@@ -113,8 +117,8 @@ export const table = (title: string, results: ReadonlyArray<Result>, base: Resul
     "fastest..slowest",
     "entries/s",
     `× ${base.name}`,
-    "longest call, CPU ms",
-    "loading, CPU ms",
+    "longest call, ms",
+    "loading, ms",
     "loop stall, ms",
     "peak, MB"
   ]

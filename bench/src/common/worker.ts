@@ -92,7 +92,7 @@ const peakMemory = (): number =>
   1024 * Number(/^VmHWM:\s*(\d+) kB$/m.exec(readFileSync("/proc/self/status", "latin1"))?.[1])
 
 export interface Calls {
-  /** Milliseconds of CPU of the longest call that works through many entries. */
+  /** Milliseconds of the longest call that works through many entries: see {@link timed}. */
   longest: number
   /** Milliseconds of CPU of the longest load of a program, in which the verifier lets others run. */
   loading: number
@@ -101,34 +101,31 @@ export interface Calls {
 /** Nothing was called yet. */
 export const noCalls = (): Calls => ({ longest: 0, loading: 0 })
 
-const millis = ({ user, system }: { readonly user: number; readonly system: number }): number => (user + system) / 1e3
-
 /**
- * Milliseconds of CPU that this thread, and all others together, have used. A thread's own time is up to date only right
- * after that of the process was asked for.
+ * Milliseconds of CPU that this thread has used. They are up to date only right after those of the process were asked
+ * for.
  */
-const cpuTime = (): { readonly own: number; readonly others: number } => {
-  const all = millis(process.cpuUsage())
-  const own = millis(process.threadCpuUsage())
-  return { own, others: all - own }
+const cpuTime = (): number => {
+  process.cpuUsage()
+  const { user, system } = process.threadCpuUsage()
+  return (user + system) / 1e3
 }
 
 /**
  * The same kernel, with a clock on what works through many entries: how long a call holds a CPU, whatever else the machine
- * does. Of calls on another thread it is what all other threads use meanwhile, or the time until this one hears of them
- * where that is less: never too little.
+ * does. Nobody can say that of calls on another thread, so they count up to the moment at which this one hears of them.
  */
 export const timed = (bpf: Bpf.Calls, calls: Calls): Bpf.Calls => {
   const timing = <A>(kind: keyof Calls, call: () => A): A => {
-    const before = cpuTime().own
+    const before = cpuTime()
     const answer = call()
-    calls[kind] = Math.max(calls[kind], cpuTime().own - before)
+    calls[kind] = Math.max(calls[kind], cpuTime() - before)
     return answer
   }
   const elsewhere = (done: (rc: number) => void): ((rc: number) => void) => {
-    const [before, begin] = [cpuTime().others, performance.now()]
+    const begin = performance.now()
     return (rc) => {
-      calls.longest = Math.max(calls.longest, Math.min(cpuTime().others - before, performance.now() - begin))
+      calls.longest = Math.max(calls.longest, performance.now() - begin)
       done(rc)
     }
   }
