@@ -39,7 +39,8 @@ const inexact = (calls: Bpf.Calls): MapIterator.MapIterator["Service"] => ({
           return Rows.separate(keys, values, { keySize, valueSize, count: count[0]! })
         }),
         isExact: () => !isDone,
-        again: () => 0
+        again: () => 0,
+        longestCallMillis: () => 0
       }
     })
 })

@@ -60,6 +60,22 @@ for (const engine of ["hybrid", "portable"] as const) {
   })
 }
 
+describe("the record of a pass", () => {
+  it.effect("counts the longest call, also where it only read", () =>
+    stage((control) =>
+      Effect.gen(function* () {
+        const pair = yield* Stage.pair({ tcp: [fresh(1)], any: [] })
+        control.onCall((call, args) => {
+          if (call === "lookupBatch" && args[0] === pair.tcp.map.fd) control.time += 3_600_000_000_000n
+        })
+        const pass = yield* sweep("hybrid", pair)
+        const [tcp, any] = pass.maps.map(({ longestCallMillis }) => longestCallMillis)
+        assert.deepStrictEqual([tcp, any], [3_600_000, 0])
+      })
+    )
+  )
+})
+
 describe("a connection that is back", () => {
   it.effect("keeps its mapping, though its old entry was deleted (G2)", () =>
     stage((control) =>

@@ -30,12 +30,14 @@
 import { readFileSync } from "node:fs"
 import { Rows } from "ctmap-core"
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import * as Bpf from "./Bpf.ts"
 import { BpfError, FeatureUnsupported, fromErrno } from "./BpfError.ts"
 import type { BpfMap } from "./BpfMap.ts"
+import * as ChunkSize from "./internal/chunkSize.ts"
 
 /**
  * An iterator under way.
@@ -44,14 +46,25 @@ import type { BpfMap } from "./BpfMap.ts"
  */
 export interface Reader {
   /**
-   * The next rows, `undefined` at the end. They are valid until the next call. At most 4096 rows, about a millisecond of
-   * the kernel's time; empty buckets take 17 ns each, so a nearly empty map is better read by batch.
+   * The next rows, `undefined` at the end. They are valid until the next call. At most 4096 rows, and fewer after a read
+   * that took longer than the target; empty buckets take 17 ns each, so a nearly empty map is better read by batch.
    */
   readonly next: Effect.Effect<Rows.Rows | undefined, BpfError>
   /** So far, no entry that was there throughout can have been missed; asked at the end, in the whole map. */
   readonly isExact: () => boolean
   /** So many buckets changed while they were copied, and were copied anew. */
   readonly again: () => number
+  /**
+   * The longest read so far, in milliseconds. The program times itself, from the first element it is shown: what stands
+   * before that, and the way to this thread and back, is not in it.
+   */
+  readonly longestCallMillis: () => number
+}
+
+/** @since 0.1.0 */
+export interface Options {
+  /** What a read may take: see `callTarget` of `Scan`. */
+  readonly callTarget?: Duration.Input
 }
 
 /**
@@ -63,7 +76,7 @@ export class MapIterator extends Context.Service<
   MapIterator,
   {
     /** Errors: `FeatureUnsupported` for a map of other sizes or a kernel without iterators, `NotPermitted`. */
-    readonly start: (map: BpfMap) => Effect.Effect<Reader, BpfError, Scope.Scope>
+    readonly start: (map: BpfMap, options?: Options) => Effect.Effect<Reader, BpfError, Scope.Scope>
   }
 >()("ctmap-kernel/MapIterator") {}
 
@@ -71,10 +84,12 @@ export class MapIterator extends Context.Service<
 const HALF = 4096
 const RECORDS_BYTES = 2 * HALF * 96
 /** `struct control` of `bpf/copy.bpf.c`, in words. */
-const word = { next: 0, limit: 1, first: 2, begin: 3, end: 4, again: 5, missed: 6 } as const
-const CONTROL_BYTES = 28
-/** A bucket that was begun may fill so many rows of a half. */
+const word = { next: 0, limit: 1, first: 2, begin: 3, end: 4, again: 5, missed: 6, took: 7 } as const
+const CONTROL_BYTES = 40
+/** A bucket that was begun may fill so many rows. */
 const LONGEST = 64
+/** Rows of a read at least: half of them are left when a bucket as long as that is begun. */
+const LEAST = 2 * LONGEST
 const EAGAIN = -11
 /** `BPF_F_NO_PREALLOC`: deleted entries are given back to the kernel, so nothing can be said of their memory. */
 const NO_PREALLOC = 1
@@ -122,13 +137,13 @@ export const layer: Layer.Layer<MapIterator, never, Bpf.Bpf> = Layer.effect(
       else others.push(instance)
     }
     return MapIterator.of({
-      start: (map) => {
+      start: (map, options) => {
         const { keySize, valueSize } = map.info
         const program = `${keySize}_${valueSize}`
         if (!sizes.has(program)) return Effect.fail(unknownSizes(map))
         return Effect.flatMap(
           Effect.acquireRelease(take(program), (instance) => Effect.sync(() => giveBack(program, instance))),
-          (instance) => read(bpf, map, instance)
+          (instance) => read(bpf, map, instance, options)
         )
       }
     })
@@ -173,15 +188,21 @@ const loadProgram = (bpf: Bpf.Calls, program: string, isExact: boolean): Instanc
 }
 
 /** An iterator's fd and the read that is under way; closing waits for it, for it writes to memory others will use. */
-const read = (bpf: Bpf.Calls, map: BpfMap, instance: Instance): Effect.Effect<Reader, BpfError, Scope.Scope> => {
+const read = (
+  bpf: Bpf.Calls,
+  map: BpfMap,
+  instance: Instance,
+  { callTarget = ChunkSize.targetOf(map.info.maxEntries) }: Options = {}
+): Effect.Effect<Reader, BpfError, Scope.Scope> => {
   const { control, records } = instance
+  const chunk = ChunkSize.make(HALF, LEAST, HALF, callTarget)
   const failed = (rc: number): BpfError =>
     fromErrno({ operation: "iterate", errno: -rc, map: map.name, path: map.path, feature: FEATURE })
   return Effect.map(
     Effect.acquireRelease(
       Effect.suspend(() => {
         const fd = bpf.iterate(instance.programFd, map.fd)
-        return fd < 0 ? Effect.fail(failed(fd)) : Effect.succeed(new Reading(bpf, fd, control))
+        return fd < 0 ? Effect.fail(failed(fd)) : Effect.succeed(new Reading(bpf, fd, control, chunk))
       }),
       (reading) => reading.close
     ),
@@ -205,7 +226,12 @@ const read = (bpf: Bpf.Calls, map: BpfMap, instance: Instance): Effect.Effect<Re
         )
       })
       const isExact = instance.isExact && (map.info.flags & NO_PREALLOC) === 0
-      return { next, isExact: () => isExact && control[word.missed] === 0, again: () => control[word.again]! }
+      return {
+        next,
+        isExact: () => isExact && control[word.missed] === 0,
+        again: () => control[word.again]!,
+        longestCallMillis: () => chunk.longest / 1e6
+      }
     }
   )
 }
@@ -215,30 +241,34 @@ class Reading {
   readonly #bpf: Bpf.Calls
   readonly #fd: number
   readonly #control: Uint32Array
+  readonly #chunk: ChunkSize.ChunkSize
   readonly #byte = new Uint8Array(64)
   /** What the read under way came to, and who waits for it. */
   #result: number | undefined
   #isUnderWay = false
   #waiting: ((rc: number) => void) | undefined
 
-  constructor(bpf: Bpf.Calls, fd: number, control: Uint32Array) {
+  constructor(bpf: Bpf.Calls, fd: number, control: Uint32Array, chunk: ChunkSize.ChunkSize) {
     this.#bpf = bpf
     this.#fd = fd
     this.#control = control
+    this.#chunk = chunk
   }
 
-  /** Begins to fill a half. */
+  /** Begins to fill a half, or as much of it as is read at a time. */
   ahead(half: 0 | 1): void {
     const control = this.#control
     control[word.next] = control[word.first] = half * HALF
-    control[word.end] = (half + 1) * HALF
+    control[word.end] = control[word.first]! + this.#chunk.count
     control[word.limit] = control[word.end]! - LONGEST
     control[word.begin] = 1
+    control[word.took] = 0
     this.#isUnderWay = true
     this.#result = undefined
     this.#bpf.readAsync(this.#fd, this.#byte, (rc) => {
       this.#isUnderWay = false
       this.#result = rc
+      if (rc > 0) ChunkSize.called(this.#chunk, control[word.took]!)
       const waiting = this.#waiting
       this.#waiting = undefined
       waiting?.(rc)

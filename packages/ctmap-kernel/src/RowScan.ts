@@ -15,7 +15,7 @@ import * as Stream from "effect/Stream"
 import * as Bpf from "./Bpf.ts"
 import type { BpfError } from "./BpfError.ts"
 import { type BpfMap, notAHash } from "./BpfMap.ts"
-import { MapIterator, type Reader } from "./MapIterator.ts"
+import { MapIterator, type Options as IteratorOptions, type Reader } from "./MapIterator.ts"
 import * as Scan from "./Scan.ts"
 
 /**
@@ -44,10 +44,10 @@ export interface Report extends Omit<Scan.Report, "method"> {
 /**
  * @since 0.1.0
  */
-export interface Options {
+export interface Options extends Pick<Scan.Options, "callTarget"> {
   /** Default: see {@link forEach}. */
   readonly method?: Method
-  /** Entries per batch, where the map is read by batch or by next key. */
+  /** Entries per batch, where the map is read by batch or by next key: see `Scan`. */
   readonly batchSize?: number
   /** Use no iterator that cannot promise to miss nothing; whether it did is told by `exact` in any case. */
   readonly mustBeExact?: boolean
@@ -136,31 +136,33 @@ export const stream = (
 const pullOf = ({ next }: Reader): Effect.Effect<readonly [Rows.Rows], BpfError | Cause.Done> =>
   Effect.flatMap(next, (rows) => (rows === undefined ? Cause.done() : Effect.succeed([rows] as const)))
 
-const portable = ({ method, batchSize }: Options): Scan.Options => ({
+const portable = ({ method, batchSize, callTarget }: Options): Scan.Options => ({
   ...(method === undefined || method === "iterator" ? {} : { method }),
-  ...(batchSize === undefined ? {} : { batchSize })
+  ...(batchSize === undefined ? {} : { batchSize }),
+  ...(callTarget === undefined ? {} : { callTarget })
 })
 
 const start = (
   map: BpfMap,
-  { method, mustBeExact = false }: Options
+  { method, mustBeExact = false, callTarget }: Options
 ): Effect.Effect<Option.Option<Reader>, BpfError, Bpf.Bpf | Scope.Scope> =>
   Effect.map(
-    startAny(map, method),
+    startAny(map, method, callTarget === undefined ? {} : { callTarget }),
     Option.filter((reader) => !mustBeExact || reader.isExact())
   )
 
 const startAny = (
   map: BpfMap,
-  method: Method | undefined
+  method: Method | undefined,
+  options: IteratorOptions
 ): Effect.Effect<Option.Option<Reader>, BpfError, Bpf.Bpf | Scope.Scope> =>
   Effect.flatMap(Effect.serviceOption(MapIterator), (service) => {
     if (Option.isNone(service) || (method !== undefined && method !== "iterator")) return Effect.succeedNone
-    if (method === "iterator") return Effect.map(service.value.start(map), Option.some)
+    if (method === "iterator") return Effect.map(service.value.start(map, options), Option.some)
     if (map.info.maxEntries < ITERATOR_FROM || notAHash(map, "iterate") !== undefined) return Effect.succeedNone
     return Effect.flatMap(Bpf.Bpf, (bpf) =>
       choose(map.info.maxEntries, sample(bpf, map)) === "iterator"
-        ? Effect.option(service.value.start(map))
+        ? Effect.option(service.value.start(map, options))
         : Effect.succeedNone
     )
   })
@@ -202,7 +204,8 @@ const iterate = Effect.fnUntraced(function* <E, R>(
     again: reader.again(),
     restarts: 0,
     fallbacks: 0,
-    grown: 0
+    grown: 0,
+    longestCallMillis: reader.longestCallMillis()
   }
   return report
 })

@@ -10,6 +10,7 @@
  */
 import type { Rows } from "ctmap-core"
 import * as Cause from "effect/Cause"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
@@ -54,6 +55,8 @@ export interface Report {
   readonly fallbacks: number
   /** How often a bucket did not fit into the buffers, which then grew. */
   readonly grown: number
+  /** The longest call into the kernel. By next key, which makes two calls an entry: the longest batch of them. */
+  readonly longestCallMillis: number
 }
 
 /**
@@ -62,8 +65,17 @@ export interface Report {
 export interface Options {
   /** Default: batches where the kernel has them, else the next key. */
   readonly method?: Method
-  /** Entries per batch to start with. Default: as `MapLimits.startingBatchSize`, 1024 for the largest common maps. */
+  /**
+   * Entries per batch to start with, and the most of them unless a bucket needs more. Default: as
+   * `MapLimits.startingBatchSize` but at most 1024 to start with, and at most 4096 where calls turn out to be short.
+   */
   readonly batchSize?: number
+  /**
+   * What a call into the kernel may take. Batches are halved after one that took longer, down to what the largest bucket
+   * needs (64 at least), and doubled after one that took less than a quarter. Default: 1 ms, 2 ms in maps of
+   * 4 million entries and more.
+   */
+  readonly callTarget?: Duration.Input
 }
 
 /**
@@ -93,7 +105,9 @@ export class Incomplete extends Schema.TaggedError<Incomplete>()("Incomplete", {
  *
  * Shape: a batch holds up to the batch size, whole buckets of the map. Errors: `BpfError`; a bucket that does not fit
  * makes the buffers grow, up to the size of the map. Ownership: buffers are allocated once per scan and reused.
- * Kernel: batches of hash maps since Linux 5.6; a batch of 1024 blocks the thread for about half a millisecond.
+ * Kernel: batches of hash maps since Linux 5.6; a batch of 1024 blocks the thread for about half a millisecond, and
+ * batches adapt to {@link Options.callTarget}. Empty buckets take half a nanosecond each, whatever is asked for: an empty
+ * map of 16 million entries is passed in one call of some 10 ms.
  *
  * @since 0.1.0
  */
@@ -210,7 +224,7 @@ interface State {
 
 const start = (bpf: Bpf.Calls, map: BpfMap, options: Options): State => {
   const method = options.method ?? "batch"
-  const reader = (method === "batch" ? batchReader : nextKeyReader)(bpf, map, options.batchSize)
+  const reader = (method === "batch" ? batchReader : nextKeyReader)(bpf, map, options)
   return { bpf, map, options, method, reader, entries: 0, batches: 0, isChecked: false }
 }
 
@@ -225,7 +239,7 @@ const fill = (state: State): Effect.Effect<void, BpfError> =>
         return Effect.fail(error)
       }
       state.method = "next-key"
-      state.reader = nextKeyReader(state.bpf, state.map, state.options.batchSize)
+      state.reader = nextKeyReader(state.bpf, state.map, state.options)
       return fill(state)
     }
     state.entries += state.reader.count
@@ -247,5 +261,6 @@ const reportOf = ({ method, reader, entries, batches }: State): Report => ({
   completed: reader.completed,
   restarts: reader.restarts,
   fallbacks: reader.fallbacks,
-  grown: reader.grown
+  grown: reader.grown,
+  longestCallMillis: reader.chunk.longest / 1e6
 })

@@ -9,8 +9,8 @@ import { KEY, VALUE } from "./churn.ts"
 
 const array = (valueSize: number) => ({ type: 2, keySize: 4, valueSize, maxEntries: 1, flags: 0x400 }) as const
 /** The words of `control`, as `bpf/copy.bpf.c` has them. */
-const [next, limit, first, begin, end, again, missed] = [0, 1, 2, 3, 4, 5, 6] as const
-const CONTROL = 28
+const [next, limit, first, begin, end, again, missed, took] = [0, 1, 2, 3, 4, 5, 6, 7] as const
+const CONTROL = 40
 const RECORDS = 8192 * 96
 
 /** What a read(2) of the iterator does to the words, and answers. */
@@ -51,7 +51,7 @@ const fake = (reads: ReadonlyArray<Read>, programs: ReadonlyArray<string> = ["ex
     },
     mapMemory: (fd, bytes) => {
       const memory = calls.mapMemory(fd, bytes)
-      if (typeof memory !== "number" && bytes === CONTROL) words = new Uint32Array(memory.buffer, memory.byteOffset, 7)
+      if (typeof memory !== "number" && bytes === CONTROL) words = new Uint32Array(memory.buffer, memory.byteOffset, 10)
       return memory
     },
     iterate: (_, mapFd) => {
@@ -111,6 +111,49 @@ describe("an iterator over a map", () => {
         // A read that found nothing that is still there is no end.
         assert.deepStrictEqual(asked, [low, high, low, high, low])
         assert.deepStrictEqual(starts, [0, 4000, 4096, 10, 4096, 3])
+      })
+    )
+  })
+
+  it.effect("reads fewer rows after a read that took too long, and tells the longest", () => {
+    const asked: Array<number> = []
+    const takes =
+      (nanos: number): Read =>
+      (control) => {
+        asked.push(control[end]! - control[first]!)
+        assert.strictEqual(control[limit]!, control[end]! - 64)
+        assert.strictEqual(control[took]!, 0)
+        control[took] = nanos
+        return fills(10)(control)
+      }
+    const made = fake([takes(1_500_000), takes(1_200_000), takes(900_000), takes(200_000), takes(500_000), ends])
+    return run(
+      made,
+      Effect.gen(function* () {
+        const map = yield* create()
+        const report = yield* scan(map)
+        assert.deepStrictEqual([report.entries, report.longestCallMillis], [50, 1.5])
+        assert.deepStrictEqual(asked, [4096, 2048, 1024, 1024, 2048])
+        asked.length = 0
+        yield* scan(map, { callTarget: "100 micros" })
+        assert.deepStrictEqual(asked, [4096, 2048, 1024, 512, 256])
+      })
+    )
+  })
+
+  it.effect("leaves room for a long bucket, however long reads take", () => {
+    const asked: Array<number> = []
+    const slow: Read = (control) => {
+      asked.push(control[end]! - control[first]!)
+      control[took] = 9_000_000
+      return fills(1)(control)
+    }
+    const made = fake([...Array.from({ length: 9 }, () => slow), ends])
+    return run(
+      made,
+      Effect.gen(function* () {
+        yield* scan(yield* create())
+        assert.deepStrictEqual(asked.slice(-3), [128, 128, 128])
       })
     )
   })

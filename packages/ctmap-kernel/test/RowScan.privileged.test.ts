@@ -46,6 +46,7 @@ Privileged.suite(describe, "scans by rows on the kernel", () => {
           const sum = { entries: 0, keys: 0n, values: 0n }
           const report = yield* RowScan.forEach(map, digest(sum, spec.keySize, spec.valueSize), { method })
           assert.deepStrictEqual([report.method, report.entries, report.completed], [method, count, true])
+          assert.isAbove(report.longestCallMillis, 0)
           sums.push(sum)
         }
         assert.deepStrictEqual(sums[0], sums[1])
@@ -53,6 +54,31 @@ Privileged.suite(describe, "scans by rows on the kernel", () => {
       })
     ).pipe(Effect.provide(kernel))
   )
+
+  for (const method of ["iterator", "batch", "next-key"] as const) {
+    it.effect(`by ${method} in the smallest pieces sees every entry once`, () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const bpf = yield* Bpf.Bpf
+          const map = yield* BpfMap.create({ ...MapSpec.ct(MapKind.globals[0]), maxEntries: 65_536 }, "pieces")
+          bpf.updateBatch(map.fd, keysOf(0, 20_000), values(20_000), Uint32Array.of(20_000))
+          const seen = new Set<number>()
+          const report = yield* RowScan.forEach(
+            map,
+            ({ keys, keyStart, keyStride, count }) =>
+              Effect.sync(() => {
+                for (let row = 0; row < count; row++) seen.add(keys.getUint32(keyStart + row * keyStride))
+              }),
+            // No call is as short as that.
+            { method, callTarget: "1 nanos" }
+          )
+          assert.deepStrictEqual([report.entries, seen.size, report.exact], [20_000, 20_000, true])
+          // 64 entries a batch; an iterator's reads have room for 128 and end before half of it is left.
+          assert.isAbove(report.batches, 150)
+        })
+      ).pipe(Effect.provide(kernel))
+    )
+  }
 
   it.effect("large maps are read by iterator, small ones and nearly empty ones by batch", () =>
     Effect.scoped(

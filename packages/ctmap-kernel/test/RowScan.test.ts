@@ -26,7 +26,8 @@ const iterator = (isExact: boolean, again = 0) =>
       Effect.sync(() => {
         const shape = { keySize: KEY, valueSize: VALUE, count: 1 }
         const left = [Rows.separate(told, values(1), shape)]
-        return { next: Effect.sync(() => left.pop()), isExact: () => isExact, again: () => again }
+        const next = Effect.sync(() => left.pop())
+        return { next, isExact: () => isExact, again: () => again, longestCallMillis: () => 1.5 }
       })
   })
 
@@ -95,6 +96,7 @@ describe("a scan by rows", () => {
         for (const isExact of [true, false]) {
           const report = yield* count(map, { method: "iterator" }).pipe(Effect.provide(iterator(isExact, 7)))
           assert.deepStrictEqual([report.exact, report.again, report.batches], [isExact, 7, 1])
+          assert.strictEqual(report.longestCallMillis, 1.5)
         }
       })
     ).pipe(Effect.provide(BpfMemory.layerTest()))

@@ -185,6 +185,94 @@ describe("a bucket that does not fit", () => {
   )
 })
 
+describe("the size of a batch", () => {
+  /** Has every call that asks for `count` entries take `nanos(count)`, and notes what is asked for. */
+  const timed = (control: BpfMemory.Controls, nanos: (count: number) => number) => {
+    const asked: Array<number> = []
+    control.onCall((call, args) => {
+      if (call !== "lookupBatch") return
+      const count = (args[5] as Uint32Array)[0]!
+      asked.push(count)
+      control.time += BigInt(nanos(count))
+    })
+    return asked
+  }
+  const full = Effect.gen(function* () {
+    const bpf = yield* Bpf.Bpf
+    const maxEntries = 16_384
+    const map = yield* BpfMap.create({ type: 1, keySize: KEY, valueSize: VALUE, maxEntries, flags: 0 }, "full")
+    bpf.updateBatch(map.fd, keysOf(0, maxEntries), values(maxEntries), Uint32Array.of(maxEntries))
+    return { map, control: yield* BpfMemory.Control }
+  })
+
+  test(
+    "is halved until calls take no longer than a millisecond, and the longest of them is told",
+    Effect.gen(function* () {
+      const { map, control } = yield* full
+      const asked = timed(control, (count) => count * 5000)
+      const report = yield* Scan.forEach(map, () => Effect.void, { batchSize: 1024 })
+      assert.deepStrictEqual(asked.slice(0, 5), [1024, 512, 256, 128, 128])
+      assert.deepStrictEqual([report.entries, report.completed, report.grown], [16_384, true, 0])
+      assert.strictEqual(report.longestCallMillis, 5.12)
+    })
+  )
+
+  test(
+    "goes by the target of the caller",
+    Effect.gen(function* () {
+      const { map, control } = yield* full
+      const asked = timed(control, (count) => count * 5000)
+      yield* Scan.forEach(map, () => Effect.void, { batchSize: 1024, callTarget: "3 millis" })
+      assert.deepStrictEqual(asked.slice(0, 4), [1024, 512, 512, 512])
+    })
+  )
+
+  test(
+    "grows where calls are short: to 4096, or to what the caller asked for",
+    Effect.gen(function* () {
+      const { map, control } = yield* full
+      const asked = timed(control, () => 10)
+      const report = yield* Scan.forEach(map, () => Effect.void)
+      assert.deepStrictEqual(asked.slice(0, 6), [256, 512, 1024, 2048, 4096, 4096])
+      assert.deepStrictEqual([report.entries, report.grown], [16_384, 0])
+      asked.length = 0
+      yield* Scan.forEach(map, () => Effect.void, { batchSize: 512 })
+      assert.deepStrictEqual([...new Set(asked)], [512])
+    })
+  )
+
+  test(
+    "is not halved below what the largest bucket has needed",
+    Effect.gen(function* () {
+      const { map, control } = yield* full
+      const asked = timed(control, (count) => count * 100_000)
+      const report = yield* Scan.forEach(map, () => Effect.void, { batchSize: 1024 })
+      assert.deepStrictEqual([report.entries, report.completed], [16_384, true])
+      assert.deepStrictEqual(asked.slice(0, 4), [1024, 512, 256, 128])
+      assert.deepStrictEqual([...new Set(asked.slice(4))], [256])
+    }),
+    // Buckets of 256 entries.
+    { hash: (key) => ((key[2] ?? 0) * 256 + (key[3] ?? 0)) >> 8 }
+  )
+
+  test(
+    "by next key goes by the time of all calls of a batch",
+    Effect.gen(function* () {
+      const { map, control } = yield* full
+      control.onCall((call) => {
+        if (call === "lookup") control.time += 5000n
+      })
+      const sizes: Array<number> = []
+      const report = yield* Scan.forEachSync(map, ({ count }) => void sizes.push(count), {
+        method: "next-key",
+        batchSize: 1024
+      })
+      assert.deepStrictEqual(sizes.slice(0, 5), [1024, 512, 256, 128, 128])
+      assert.deepStrictEqual([report.entries, report.longestCallMillis], [16_384, 5.12])
+    })
+  )
+})
+
 describe("a kernel without batches", () => {
   for (const errno of [EINVAL, EOPNOTSUPP, ENOTSUPP]) {
     test(

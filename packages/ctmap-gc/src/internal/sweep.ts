@@ -112,6 +112,7 @@ const walk = (
         : yield* RowScan.forEach(map, visit, { batchSize, mustBeExact: true })
     tally.restarts += report.restarts
     tally.fallbacks += report.fallbacks
+    tally.called(report.longestCallMillis)
     const incomplete = Scan.whyIncomplete(map, report)
     if (incomplete !== undefined) return yield* Effect.fail(incomplete)
     if (report.method !== "iterator" || report.exact) return

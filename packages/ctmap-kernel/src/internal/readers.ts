@@ -1,8 +1,10 @@
 /** The two ways through a hash map, as synchronous steps: each fills the buffers once. `Scan` makes Effects of them. */
 import { MapLimits, Rows } from "ctmap-core"
+import type * as Duration from "effect/Duration"
 import type * as Bpf from "../Bpf.ts"
 import { BatchTooSmall, BpfError, Busy } from "../BpfError.ts"
 import * as BpfMap from "../BpfMap.ts"
+import * as ChunkSize from "./chunkSize.ts"
 
 /** Entries of a map in buffers that the next step fills again. */
 export interface Filled {
@@ -22,6 +24,8 @@ export interface Reader extends Filled {
   fallbacks: number
   /** How often the walk was thrown back to the start of the map: entries may be seen twice. */
   restarts: number
+  /** How much is asked for, and how long the longest call took; by next key, all calls of a step together. */
+  readonly chunk: ChunkSize.ChunkSize
   /** Fills the buffers; returns an error instead of throwing it. */
   readonly step: () => BpfError | undefined
 }
@@ -33,6 +37,23 @@ const RETRIES = 16
 
 export const rowsOf = (map: BpfMap.BpfMap, { keys, values, count }: Filled): Rows.Rows =>
   Rows.separate(keys, values, { keySize: map.info.keySize, valueSize: map.info.valueSize, count })
+
+/** How much to read at a time: the entries wanted, or what suits the map, and what a call may take. */
+export interface Asked {
+  readonly batchSize?: number | undefined
+  readonly callTarget?: Duration.Input | undefined
+}
+
+/** Fewer are not worth a call. */
+const LEAST = 64
+/** More are asked for once it is known how long a call takes. */
+const FIRST = 1024
+
+const chunkOf = ({ info: { maxEntries } }: BpfMap.BpfMap, { batchSize, callTarget }: Asked): ChunkSize.ChunkSize => {
+  const first = Math.max(1, batchSize ?? Math.min(MapLimits.startingBatchSize(maxEntries), FIRST))
+  const most = Math.min(Math.max(first, batchSize === undefined ? ChunkSize.MOST : 1), maxEntries)
+  return ChunkSize.make(first, Math.min(first, LEAST), most, callTarget ?? ChunkSize.targetOf(maxEntries))
+}
 
 const buffers = (map: BpfMap.BpfMap, entries: number): Filled => ({
   keys: new Uint8Array(entries * map.info.keySize),
@@ -47,21 +68,39 @@ const fresh = { done: false, completed: false, grown: 0, fallbacks: 0, restarts:
  * By batches. `undefined` from a first step that the kernel does not know is for the caller to see: `unsupported`.
  *
  * A bucket that does not fit answers ENOSPC and leaves the cursor alone, so the same place is tried again with twice
- * the room, up to the size of the map: it cannot go on for ever. The last batch comes with ENOENT and is delivered.
+ * the room, up to the size of the map: it cannot go on for ever, and less is not asked for again. The last batch comes
+ * with ENOENT and is delivered.
  */
 export const batchReader = (
   bpf: Bpf.Calls,
   map: BpfMap.BpfMap,
-  wanted: number | undefined
+  asked: Asked
 ): Reader & { readonly unsupported: boolean } => {
   const { maxEntries, keySize } = map.info
-  let size = Math.max(1, Math.min(wanted ?? MapLimits.startingBatchSize(maxEntries), maxEntries))
+  const chunk = chunkOf(map, asked)
+  let room = chunk.count
   let cursor = new Uint8Array(Math.max(keySize, 4))
   let next = new Uint8Array(cursor.byteLength)
   let started = false
   let retries = 0
   const count = new Uint32Array(1)
 
+  const makeRoom = (): boolean => {
+    if (chunk.count <= room) return false
+    room = chunk.count
+    Object.assign(reader, buffers(map, room))
+    return true
+  }
+  const call = (): number => {
+    makeRoom()
+    count[0] = chunk.count
+    const before = bpf.monotonic()
+    const rc = bpf.lookupBatch(map.fd, started ? cursor : null, next, reader.keys, reader.values, count)
+    const took = Number(bpf.monotonic() - before)
+    if (rc === 0) ChunkSize.called(chunk, took)
+    else chunk.longest = Math.max(chunk.longest, took)
+    return rc
+  }
   const deliver = (): undefined => {
     reader.count = count[0]!
     started = true
@@ -70,8 +109,7 @@ export const batchReader = (
   }
   const step = (): BpfError | undefined => {
     for (;;) {
-      count[0] = size
-      const rc = bpf.lookupBatch(map.fd, started ? cursor : null, next, reader.keys, reader.values, count)
+      const rc = call()
       if (rc === 0) {
         deliver()
         if (reader.count > 0) return undefined
@@ -79,10 +117,10 @@ export const batchReader = (
         reader.done = reader.completed = true
         return deliver()
       } else if (rc === -28) {
-        if (size >= maxEntries) return error(map, new BatchTooSmall(), 28)
-        size = Math.min(size * 2, maxEntries)
-        Object.assign(reader, buffers(map, size))
-        reader.grown++
+        if (chunk.count >= maxEntries) return error(map, new BatchTooSmall(), 28)
+        chunk.count = chunk.least = Math.min(chunk.count * 2, maxEntries)
+        chunk.most = Math.max(chunk.most, chunk.least)
+        if (makeRoom()) reader.grown++
       } else if (transient.has(rc)) {
         if (++retries > RETRIES) return error(map, new Busy(), -rc)
       } else {
@@ -92,8 +130,9 @@ export const batchReader = (
     }
   }
   const reader = {
-    ...buffers(map, size),
+    ...buffers(map, room),
     ...fresh,
+    chunk,
     unsupported: false,
     step
   }
@@ -106,9 +145,10 @@ const FEATURE = "batch reads of this kind of map (hash maps: Linux 5.6)"
  * By next key. The next key is fetched *before* the current one is looked up: only if the current one is still there
  * afterwards is the next one known not to be the start of the map again.
  */
-export const nextKeyReader = (bpf: Bpf.Calls, map: BpfMap.BpfMap, wanted: number | undefined): Reader => {
+export const nextKeyReader = (bpf: Bpf.Calls, map: BpfMap.BpfMap, asked: Asked): Reader => {
   const { maxEntries, keySize, valueSize } = map.info
-  const size = Math.max(1, Math.min(wanted ?? MapLimits.startingBatchSize(maxEntries), maxEntries))
+  const chunk = chunkOf(map, asked)
+  let room = chunk.count
   let current = new Uint8Array(keySize)
   let next = new Uint8Array(keySize)
   let previous = new Uint8Array(keySize)
@@ -124,6 +164,16 @@ export const nextKeyReader = (bpf: Bpf.Calls, map: BpfMap.BpfMap, wanted: number
     reader.completed = completed
   }
   const step = (): BpfError | undefined => {
+    if (chunk.count > room) {
+      room = chunk.count
+      Object.assign(reader, buffers(map, room))
+    }
+    const before = bpf.monotonic()
+    const error = walk(chunk.count)
+    ChunkSize.called(chunk, Number(bpf.monotonic() - before))
+    return error
+  }
+  const walk = (size: number): BpfError | undefined => {
     reader.count = 0
     if (!started) {
       started = true
@@ -166,8 +216,9 @@ export const nextKeyReader = (bpf: Bpf.Calls, map: BpfMap.BpfMap, wanted: number
     return undefined
   }
   const reader: Reader = {
-    ...buffers(map, size),
+    ...buffers(map, room),
     ...fresh,
+    chunk,
     step
   }
   return reader
