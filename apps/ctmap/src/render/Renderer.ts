@@ -44,7 +44,26 @@ export interface LineWriter {
 const BUFFER = 256 * 1024
 
 /** Cilium's own lines; Cilium prints an empty line behind each table. @since 0.1.0 */
-export const lines = <C extends Columns>(make: (table: Table<C>) => LineWriter): Renderer<C> => {
+export const lines = <C extends Columns>(make: (table: Table<C>) => LineWriter): Renderer<C> => ({
+  ...written(make, 0),
+  endTable: "\n",
+  open: "",
+  close: "",
+  empty: ""
+})
+
+/** One document of records whose writers put `between` in front of each. @since 0.1.0 */
+export const writtenRecords = <C extends Columns>(
+  { open, between, close, empty }: Document,
+  make: (table: Table<C>) => LineWriter
+): Renderer<C> => ({ ...written(make, between.length), endTable: "", open, close, empty })
+
+/** What writers fill, without so many bytes at the very beginning. */
+const written = <C extends Columns>(
+  make: (table: Table<C>) => LineWriter,
+  leftOut: number
+): Pick<Renderer<C>, "bind" | "next"> => {
+  let skip = leftOut
   const writers = new Map<Table<C>, LineWriter>()
   const buffer = new Uint8Array(BUFFER)
   let writer: LineWriter | undefined
@@ -62,12 +81,10 @@ export const lines = <C extends Columns>(make: (table: Table<C>) => LineWriter):
     next: () => {
       if (writer === undefined || from >= count) return undefined
       from = writer.fill(buffer, { from, rows, count })
-      return buffer.subarray(0, writer.end)
-    },
-    endTable: "\n",
-    open: "",
-    close: "",
-    empty: ""
+      const bytes = buffer.subarray(skip, writer.end)
+      skip = 0
+      return bytes
+    }
   }
 }
 

@@ -5,6 +5,7 @@
  */
 import type { CtColumns, NatColumns } from "ctmap-core"
 import * as CiliumJson from "ctmap-core/CiliumJson"
+import * as CiliumJsonWriter from "ctmap-core/CiliumJsonWriter"
 import * as CtEntryFlags from "ctmap-core/CtEntryFlags"
 import * as CtJson from "ctmap-core/CtJson"
 import * as CtLineWriter from "ctmap-core/CtLineWriter"
@@ -44,7 +45,7 @@ export const ct = ({ output, timeDiff, clock }: Style): Renderer.Renderer<Ct> =>
     case "table":
       return Renderer.cells(ctColumns, (table, row) => ctCells(table, row, clock))
     case "cilium-json":
-      return Renderer.records(CiliumJson.document, ({ columns }, row) => CiliumJson.ctRecordIndented(columns, row))
+      return ciliumJson()
     default:
       return Renderer.records(documentOf(output), ({ columns, map }, row) =>
         JSON.stringify(CtJson.ctRecord(columns, row, contextOf(map.name, clock)))
@@ -64,13 +65,19 @@ export const nat = ({ output, timeDiff, clock }: Style): Renderer.Renderer<Nat> 
     case "table":
       return Renderer.cells(natColumns, (table, row) => natCells(table, row, clock))
     case "cilium-json":
-      return Renderer.records(CiliumJson.document, ({ columns }, row) => CiliumJson.natRecordIndented(columns, row))
+      return ciliumJson()
     default:
       return Renderer.records(documentOf(output), ({ columns, map }, row) =>
         JSON.stringify(CtJson.natRecord(columns, row, contextOf(map.name, clock)))
       )
   }
 }
+
+const ciliumJson = <C extends Renderer.Columns>(): Renderer.Renderer<C> =>
+  Renderer.writtenRecords(
+    CiliumJson.document,
+    ({ columns }) => new CiliumJsonWriter.CiliumJsonWriter(columns, CiliumJson.document.between)
+  )
 
 const documentOf = (output: Format): Renderer.Document =>
   output === "ndjson" ? Renderer.ndjsonDocument : Renderer.jsonDocument
