@@ -174,32 +174,32 @@ const SORT_LIMIT = 1000
 export const print = <C extends Columns>(
   printing: Printing<C>
 ): Effect.Effect<number, BpfError | Scan.Incomplete | Output.WriteError, Bpf | Output.Output> =>
-  Effect.gen(function* () {
-    const { renderer } = printing
-    let printed = 0
-    /** Rows of the batch that a source is bound to. */
-    const put = (source: Source<C>, { rows, count }: Selected): Effect.Effect<void, Output.WriteError, Output.Output> =>
-      Effect.gen(function* () {
-        if (count === 0) return
-        if (printed === 0 && renderer.open !== "") yield* Output.write(renderer.open)
-        printed += count
-        renderer.bind(source, rows, count)
-        for (let bytes = renderer.next(); bytes !== undefined; bytes = renderer.next()) yield* Output.write(bytes)
-      })
-    yield* printing.order === undefined ? inOrder(printing, put) : sorted(printing, printing.order, put)
-    const end = printed === 0 ? renderer.empty : renderer.close
-    if (end !== "") yield* Output.write(end)
-    return printed
-  })
+  Output.writingBehind((write) =>
+    Effect.gen(function* () {
+      const { renderer } = printing
+      let printed = 0
+      /** Rows of the batch that a source is bound to. */
+      const put: Put<C> = (source, { rows, count }) =>
+        Effect.gen(function* () {
+          if (count === 0) return
+          if (printed === 0 && renderer.open !== "") yield* write(renderer.open)
+          printed += count
+          renderer.bind(source, rows, count)
+          for (let bytes = renderer.next(); bytes !== undefined; bytes = renderer.next()) yield* write(bytes)
+        })
+      yield* printing.order === undefined ? inOrder(printing, put, write) : sorted(printing, printing.order, put)
+      const end = printed === 0 ? renderer.empty : renderer.close
+      if (end !== "") yield* write(end)
+      return printed
+    })
+  )
 
-type Put<C extends Columns> = (
-  source: Source<C>,
-  selected: Selected
-) => Effect.Effect<void, Output.WriteError, Output.Output>
+type Put<C extends Columns> = (source: Source<C>, selected: Selected) => Effect.Effect<void, Output.WriteError>
 
 const inOrder = <C extends Columns>(
   { sources, renderer, limit = Infinity }: Printing<C>,
-  put: Put<C>
+  put: Put<C>,
+  write: Output.WriteBehind
 ): Effect.Effect<void, BpfError | Scan.Incomplete | Output.WriteError, Bpf | Output.Output> =>
   Effect.gen(function* () {
     const progress = yield* Progress.make({ mixes: true })
@@ -211,7 +211,7 @@ const inOrder = <C extends Columns>(
         left -= wanted
         return Effect.as(put(source, { rows, count: wanted }), left > 0)
       }).pipe(Effect.ensuring(progress.end))
-      if (renderer.endTable !== "") yield* Output.write(renderer.endTable)
+      if (renderer.endTable !== "") yield* write(renderer.endTable)
     }
     // A few entries are there before an iterator's program is loaded.
   }).pipe(limit === Infinity ? Effect.provide(MapIterator.layer) : identity)

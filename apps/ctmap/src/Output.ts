@@ -7,8 +7,11 @@
  * @since 0.1.0
  */
 import { fstatSync, write as writeLater, writeSync } from "node:fs"
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import { BrokenPipe, FileFailed } from "./Failure.ts"
 
@@ -49,6 +52,42 @@ export const write = (data: Uint8Array | string): Effect.Effect<void, WriteError
 /** See {@link Output}. @since 0.1.0 */
 export const note = (line: string): Effect.Effect<void, never, Output> =>
   Effect.flatMap(Output, (output) => output.note(line))
+
+/** Hands bytes over, which must stay as they are until the call after the next. @since 0.1.0 */
+export type WriteBehind = (data: Uint8Array | string) => Effect.Effect<void, WriteError>
+
+/**
+ * Data that is made while what was made before is being written: one write at a time is under way, and `write` waits
+ * for it before it begins the next.
+ *
+ * **Details**
+ *
+ * Errors: of a write, at the next one or at the end. All is written when this succeeds, or fails with an error of
+ * `use`; an interruption waits for nobody.
+ *
+ * @since 0.1.0
+ */
+export const writingBehind = <A, E, R>(
+  use: (write: WriteBehind) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E | WriteError, R | Output> =>
+  Effect.gen(function* () {
+    const output = yield* Output
+    let underWay: Fiber.Fiber<void, WriteError> | undefined
+    const settled = Effect.suspend(() => (underWay === undefined ? Effect.void : Fiber.join(underWay)))
+    const write: WriteBehind = (data) =>
+      Effect.flatMap(settled, () =>
+        Effect.map(Effect.forkChild(output.write(data), { startImmediately: true }), (fiber) => {
+          underWay = fiber
+        })
+      )
+    const outcome = yield* Effect.exit(use(write))
+    if (Exit.isFailure(outcome)) {
+      if (!Cause.hasInterrupts(outcome.cause)) yield* Effect.ignore(settled)
+      return yield* outcome
+    }
+    yield* settled
+    return outcome.value
+  })
 
 /**
  * Writes bytes to a descriptor, however little it takes at a time.

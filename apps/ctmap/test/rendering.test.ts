@@ -152,7 +152,7 @@ describe("records", () => {
     return { document: JSON.parse(renderer.open + parts.join("") + renderer.close) as unknown, parts, buffers }
   }
 
-  it("are one document across batches, and come out of one buffer however many there are", () => {
+  it("are one document across batches, and come out of two buffers however many there are", () => {
     const text = (row: number): string => JSON.stringify({ row, note: "ü".repeat(300) })
     const { document, parts, buffers } = render([3000, 1, 33], text)
     const rows = [3000, 1, 33].flatMap((count) => Array.from({ length: count }, (_, row) => row))
@@ -161,7 +161,40 @@ describe("records", () => {
       rows.map((row) => ({ row, note: "ü".repeat(300) }))
     )
     assert.isAbove(parts.length, 3)
-    assert.strictEqual(buffers.size, 1)
+    assert.strictEqual(buffers.size, 2)
+  })
+
+  const texts = Renderer.records<Renderer.Columns>(Renderer.ndjsonDocument, (_, row) => `${row} ${"x".repeat(300)}`)
+  const lines = Renderer.lines<Renderer.Columns>(() => {
+    const writer = {
+      end: 0,
+      fill: (into: Uint8Array, { from, count }: { readonly from: number; readonly count: number }) => {
+        writer.end = 0
+        let row = from
+        for (; row < count && writer.end < 100_000; row++)
+          writer.end += Buffer.from(into.buffer).write(`${row}\n`, writer.end)
+        return row
+      }
+    }
+    return writer
+  })
+  it.each([
+    ["text of records", texts],
+    ["lines", lines]
+  ])("%s stay as they are while what follows is made, in this batch and the next", (_, renderer) => {
+    let last: { readonly bytes: Uint8Array; readonly text: string } | undefined
+    for (const count of [3000, 1, 40_000, 2, 1]) {
+      renderer.bind(
+        table,
+        Uint32Array.from({ length: count }, (_each, i) => i),
+        count
+      )
+      for (let bytes = renderer.next(); bytes !== undefined; bytes = renderer.next()) {
+        if (last !== undefined) assert.isTrue(Buffer.from(last.bytes).toString() === last.text)
+        last = { bytes, text: Buffer.from(bytes).toString() }
+      }
+      assert.isTrue(Buffer.from(last!.bytes).toString() === last!.text)
+    }
   })
 
   it("that are larger than the buffer are not lost", () => {

@@ -1,7 +1,7 @@
 /**
  * Entries of a table in one of the output formats, a batch at a time.
  *
- * A renderer turns rows into bytes and never writes them: who drives it decides when, so memory stays at one buffer.
+ * A renderer turns rows into bytes and never writes them: who drives it decides when, so memory stays at two buffers.
  *
  * @since 0.1.0
  */
@@ -24,7 +24,7 @@ export interface Table<C extends Columns> {
 export interface Renderer<C extends Columns> {
   /** Takes the rows of a batch that are to be printed, in this order. Call `next` until there is nothing more. */
   readonly bind: (table: Table<C>, rows: Uint32Array, count: number) => void
-  /** Bytes that are valid until the next call. */
+  /** Bytes that are valid until the call after the next: they may be written while those are made. */
   readonly next: () => Uint8Array | undefined
   /** What stands behind the entries of each table. */
   readonly endTable: string
@@ -42,6 +42,15 @@ export interface LineWriter {
 
 /** Bytes that leave at once. */
 const BUFFER = 256 * 1024
+
+/** Two buffers in turn. */
+const buffers = (): (() => Buffer) => {
+  let [last, other] = [Buffer.allocUnsafeSlow(BUFFER), Buffer.allocUnsafeSlow(BUFFER)]
+  return () => {
+    ;[last, other] = [other, last]
+    return last
+  }
+}
 
 /** Cilium's own lines; Cilium prints an empty line behind each table. @since 0.1.0 */
 export const lines = <C extends Columns>(make: (table: Table<C>) => LineWriter): Renderer<C> => ({
@@ -65,7 +74,7 @@ const written = <C extends Columns>(
 ): Pick<Renderer<C>, "bind" | "next"> => {
   let skip = leftOut
   const writers = new Map<Table<C>, LineWriter>()
-  const buffer = new Uint8Array(BUFFER)
+  const nextBuffer = buffers()
   let writer: LineWriter | undefined
   let rows: Uint32Array = new Uint32Array(0)
   let count = 0
@@ -80,6 +89,7 @@ const written = <C extends Columns>(
     },
     next: () => {
       if (writer === undefined || from >= count) return undefined
+      const buffer = nextBuffer()
       from = writer.fill(buffer, { from, rows, count })
       const bytes = buffer.subarray(skip, writer.end)
       skip = 0
@@ -145,7 +155,7 @@ const chunked = <C extends Columns>(
   around: { readonly open: string; readonly close: string; readonly empty: string },
   atOnce: number
 ): Renderer<C> => {
-  const buffer = Buffer.allocUnsafe(BUFFER)
+  const nextBuffer = buffers()
   let bound: { readonly table: Table<C>; readonly rows: Uint32Array; readonly count: number } | undefined
   let from = 0
   /** Text that did not fit any more. */
@@ -165,8 +175,12 @@ const chunked = <C extends Columns>(
       from = 0
     },
     next: () => {
+      // Where there is nothing to say, the other buffer is still somebody's.
+      let text = more()
+      if (text === "") return undefined
+      const buffer = nextBuffer()
       let end = 0
-      for (let text = more(); text !== ""; text = more()) {
+      for (; text !== ""; text = more()) {
         const bytes = Buffer.byteLength(text)
         left = end + bytes > BUFFER ? text : ""
         if (left !== "") {
@@ -177,7 +191,7 @@ const chunked = <C extends Columns>(
         }
         end += buffer.write(text, end)
       }
-      return end === 0 ? undefined : buffer.subarray(0, end)
+      return buffer.subarray(0, end)
     }
   }
 }
