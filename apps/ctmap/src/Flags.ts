@@ -64,6 +64,10 @@ export const bpffsRoot = Flag.String("bpffs-root").pipe(
   Flag.withMetavar("DIR"),
   Flag.withFallbackConfig(Config.String("CTMAP_BPFFS_ROOT")),
   Flag.withDefault("/sys/fs/bpf"),
+  Flag.filter(
+    (directory) => directory !== "",
+    () => "the directory that contains tc/globals, not an empty name"
+  ),
   Flag.withDescription("The directory that contains tc/globals (environment: CTMAP_BPFFS_ROOT; default /sys/fs/bpf)")
 )
 

@@ -44,6 +44,7 @@ export const ctMaps = (
   selection: Selection
 ): Effect.Effect<ReadonlyArray<CtPair.CtMap>, SelectionError, Bpf.Bpf | Scope.Scope> =>
   Effect.gen(function* () {
+    yield* checkDirectory
     const maps = yield* CtMaps.make({ assumedRelease: selection.release })
     if (selection.map.length > 0) {
       return yield* Effect.forEach(
@@ -64,6 +65,7 @@ export const natMaps = (
   selection: Selection
 ): Effect.Effect<ReadonlyArray<CtPair.NatMap>, SelectionError, Bpf.Bpf | Scope.Scope> =>
   Effect.gen(function* () {
+    yield* checkDirectory
     const maps = yield* NatMaps.make({})
     if (selection.map.length > 0) {
       return yield* Effect.forEach(
@@ -151,6 +153,7 @@ export const checkRoot: Effect.Effect<void, NotFound | BpfError, Bpf.Bpf> = Effe
 
 /** Fails where no map can be pinned below the root: it, or what there is of its path, is not a bpffs. @since 0.1.0 */
 export const checkBpfFs: Effect.Effect<void, NotFound, Bpf.Bpf> = Effect.gen(function* () {
+  yield* checkDirectory
   const bpf = yield* Bpf.Bpf
   const root = yield* Pins.BpfFsRoot
   if (!bpf.isBpfFs(root)) {
@@ -158,4 +161,15 @@ export const checkBpfFs: Effect.Effect<void, NotFound, Bpf.Bpf> = Effect.gen(fun
       what: `${root} is not a bpffs: mount one with \`mount -t bpf bpf ${root}\`, or name another directory with --bpffs-root`
     })
   }
+})
+
+/** Fails where the root is a file, below which nothing can be. */
+const checkDirectory: Effect.Effect<void, NotFound, Bpf.Bpf> = Effect.gen(function* () {
+  const bpf = yield* Bpf.Bpf
+  const root = yield* Pins.BpfFsRoot
+  const found = bpf.stat(root)
+  if (typeof found === "number" || found.kind === "directory") return
+  return yield* new NotFound({
+    what: `${root} is not a directory: --bpffs-root names the directory that contains tc/globals`
+  })
 })

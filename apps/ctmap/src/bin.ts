@@ -1,25 +1,17 @@
 /**
- * The program: turns on Node's cache of compiled code, which saves a seventh of the start, and then is `run`.
- *
- * The cache is code that a later run executes, as root more often than not. So it lives in a directory that nobody else
- * can write to, below the home that the password database names: what the environment says is not trusted. Where there is
- * no such place, or with NODE_DISABLE_COMPILE_CACHE=1, there is no cache.
+ * The program: turns on Node's cache of compiled code, which saves a seventh of the start, and then is `run`. Where there
+ * is no safe place for it, or with NODE_DISABLE_COMPILE_CACHE=1, there is no cache.
  *
  * @since 0.1.0
  */
-import { lstatSync, mkdirSync, writeSync } from "node:fs"
+import { writeSync } from "node:fs"
 import { userInfo } from "node:os"
+import { directoryOf } from "./CompileCache.ts"
 
+/** A user that the password database does not know has no home. */
 const cacheDirectory = (): string | undefined => {
   try {
-    const { homedir, uid } = userInfo()
-    const directory = `${homedir}/.cache/ctmap`
-    mkdirSync(directory, { recursive: true, mode: 0o700 })
-    const isOurs = [homedir, `${homedir}/.cache`, directory].every((path) => {
-      const found = lstatSync(path)
-      return found.isDirectory() && found.uid === uid && (found.mode & 0o022) === 0
-    })
-    return isOurs ? directory : undefined
+    return directoryOf(userInfo())
   } catch {
     return undefined
   }

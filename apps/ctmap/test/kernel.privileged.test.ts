@@ -96,6 +96,51 @@ Privileged.suite(describe, "every command on the recorded tables, in the kernel"
     assert.match(stderr, /cilium_ct.*not permitted .*run as root, or with CAP_DAC_OVERRIDE/)
   }, 60_000)
 
+  it("reads for another user, with CAP_BPF or without, pins that the user may read, and says what it takes for others", (context) => {
+    const globals = `${root}/tc/globals`
+    const pins = readdirSync(globals).map((name) => `${globals}/${name}`)
+    const mode = (bits: number): void => {
+      for (const pin of pins) chmodSync(pin, bits)
+    }
+    const as = (capabilities: string, command: ReadonlyArray<string>) => {
+      const caps = [`--bounding-set=-all${capabilities}`, `--inh-caps=-all${capabilities}`]
+      const user = ["--reuid=65534", "--regid=65534", "--clear-groups", ...caps, `--ambient-caps=-all${capabilities}`]
+      return spawnSync("setpriv", [...user, ...command], { encoding: "latin1", maxBuffer: 1 << 26 })
+    }
+    if (as("", [process.execPath, "--check", source]).status !== 0) {
+      context.skip("another user cannot read this checkout, so nobody but root can run it")
+    }
+    onTestFinished(() => {
+      mode(0o600)
+      chmodSync(fs.path, 0o700)
+    })
+    chmodSync(fs.path, 0o755)
+    mode(0o644)
+    const count = [process.execPath, ...node, "--bpffs-root", root, "count"]
+    const expected = ctmap("count").stdout
+    const able = as(",+bpf", count)
+    assert.deepStrictEqual([able.status, able.stderr, able.stdout], [0, "", expected])
+    const unable = as("", count)
+    // Linux 5.19 and later ask for nothing but access to the pin to read a map; before that, CAP_BPF is needed.
+    if (unable.status === 0) assert.strictEqual(unable.stdout, expected)
+    else assert.match(unable.stderr, /not permitted .*CAP_BPF/)
+    mode(0o600)
+    for (const capabilities of ["", ",+bpf"]) {
+      const { status, stdout, stderr } = as(capabilities, count)
+      assert.deepStrictEqual([status, stdout], [1, ""])
+      assert.match(stderr, /cilium_ct.*not permitted .*run as root, or with CAP_/)
+      assert.notInclude(stderr, "    at ")
+    }
+  }, 60_000)
+
+  it("says that a file as root is no directory", () => {
+    for (const command of ["list", "count", "maps", "stats"]) {
+      const { status, stderr } = ctmap("--bpffs-root", source, command)
+      assert.strictEqual(status, 1)
+      assert.match(stderr, /run\.ts is not a directory: --bpffs-root names the directory that contains tc\/globals\n$/)
+    }
+  }, 30_000)
+
   it("tells an ordinary user which permission is missing, and how to get it", () => {
     chmodSync(fs.path, 0o700)
     chownSync(fs.path, 65_534, 65_534)

@@ -39,6 +39,7 @@ describe("errors", () => {
   const places: ReadonlyArray<readonly [args: ReadonlyArray<string>, code: number, says: RegExp]> = [
     [["--bpffs-root", "/nowhere", "list"], 1, /\/nowhere does not exist: --bpffs-root/],
     [["--bpffs-root", "/", "list"], 1, /\/ is not a bpffs: mount one/],
+    [["--bpffs-root", "", "list"], 2, /--bpffs-root.*the directory that contains tc\/globals, not an empty name/],
     [["list"], 1, /no global CT map is pinned in \/sys\/fs\/bpf\/tc\/globals/],
     [["list", "--endpoint", "7", "--family", "ipv6"], 1, /no ipv6 CT map of endpoint 7 is pinned/],
     [["nat", "list"], 1, /no global NAT map is pinned/],

@@ -200,14 +200,15 @@ export const first = (map: BpfMap, batchSize: number): Effect.Effect<Batch, BpfE
   })
 
 /**
- * How many entries a map holds, read batch by batch: exact on a quiet map.
+ * How many entries a map holds, read batch by batch: exact on a quiet map. Errors: `Incomplete` where a walk by next key
+ * gave up, whose number must not pass for a count.
  *
  * @since 0.1.0
  */
-export const count = (map: BpfMap, options?: Options): Effect.Effect<number, BpfError, Bpf.Bpf> =>
-  Effect.map(
+export const count = (map: BpfMap, options?: Options): Effect.Effect<number, BpfError | Incomplete, Bpf.Bpf> =>
+  Effect.flatMap(
     forEach(map, () => Effect.void, options),
-    ({ entries }) => entries
+    (report): Effect.Effect<number, Incomplete> => whyIncomplete(map, report) ?? Effect.succeed(report.entries)
   )
 
 interface State {

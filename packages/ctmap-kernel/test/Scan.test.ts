@@ -116,7 +116,7 @@ describe("a call that fails for a moment", () => {
       Effect.gen(function* () {
         const { map, control } = yield* filled
         control.failEvery(1, "lookupBatch", errno)
-        const error = yield* Effect.flip(Scan.count(map))
+        const error = yield* Effect.flip(Scan.forEachSync(map, () => undefined))
         assert.deepStrictEqual([error.reason._tag, error.errno, error.map], ["Busy", errno, "m"])
         assert.strictEqual(control.count("lookupBatch"), 17)
       })
@@ -132,7 +132,7 @@ describe("a bucket that does not fit", () => {
       control.failEvery(1, "lookupBatch", ENOSPC)
       for (const options of [{ batchSize: 8 }, { batchSize: 8, method: "batch" }] as const) {
         const before = control.count("lookupBatch")
-        const error = yield* Effect.flip(Scan.count(map, options))
+        const error = yield* Effect.flip(Scan.forEachSync(map, () => undefined, options))
         assert.deepStrictEqual([error.reason._tag, error.errno, error.map], ["BatchTooSmall", ENOSPC, "m"])
         // 8, 16, 32, 64, 128, 256.
         assert.strictEqual(control.count("lookupBatch") - before, 6)
@@ -283,7 +283,7 @@ describe("a kernel without batches", () => {
         const { report, once } = yield* tally(map)
         assert.isTrue(once)
         assert.deepStrictEqual([report.method, report.entries, report.completed], ["next-key", ENTRIES, true])
-        const error = yield* Effect.flip(Scan.count(map, { method: "batch" }))
+        const error = yield* Effect.flip(Scan.forEachSync(map, () => undefined, { method: "batch" }))
         assert.strictEqual(error.reason._tag, "FeatureUnsupported")
       })
     )
@@ -294,7 +294,7 @@ describe("a kernel without batches", () => {
     Effect.gen(function* () {
       const { map, control } = yield* filled
       control.failNext("lookupBatch", EINVAL, { skip: 2 })
-      const error = yield* Effect.flip(Scan.count(map, { batchSize: 4 }))
+      const error = yield* Effect.flip(Scan.forEachSync(map, () => undefined, { batchSize: 4 }))
       assert.deepStrictEqual(
         [error.operation, error.errno, error.reason._tag],
         ["lookup batch", EINVAL, "InvalidArgument"]
@@ -325,7 +325,7 @@ describe("a walk by next key", () => {
       Effect.gen(function* () {
         const { map, control } = yield* filled
         control.failNext(call, call === "lookup" ? EIO : EPERM, { skip })
-        const error = yield* Effect.flip(Scan.count(map, { method: "next-key" }))
+        const error = yield* Effect.flip(Scan.forEachSync(map, () => undefined, { method: "next-key" }))
         assert.deepStrictEqual(
           [error.operation, error.errno, error.map],
           call === "lookup" ? ["lookup", EIO, "m"] : ["next key", EPERM, "m"]
@@ -433,6 +433,24 @@ describe("a walk by next key", () => {
       const error = yield* Effect.flip(Stream.runDrain(Scan.streamComplete(map, { method: "next-key" })))
       assert.strictEqual(error._tag, "Incomplete")
       assert.include(error.message, "map m changed faster")
+    })
+  )
+})
+
+describe("a count", () => {
+  test(
+    "that gave up is an error, not a number",
+    Effect.gen(function* () {
+      const { map, control } = yield* filled
+      let number = ENTRIES
+      control.onCall((call, args) => {
+        if (call !== "nextKey" || args[1] === null) return
+        const inside = control.map(map.fd)!
+        inside.delete(args[1] as Uint8Array)
+        inside.update(keysOf(++number, 1), values(1))
+      })
+      const error = yield* Effect.flip(Scan.count(map, { method: "next-key" }))
+      assert.deepStrictEqual([error._tag, error.map], ["Incomplete", "m"])
     })
   )
 })

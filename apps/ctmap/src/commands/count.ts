@@ -4,9 +4,9 @@
  * @since 0.1.0
  */
 
+import * as Scan from "ctmap-kernel/Scan"
 import * as Effect from "effect/Effect"
 import type { ClockOptions, Selection as SelectionOptions } from "../Options.ts"
-import * as EntryCount from "../EntryCount.ts"
 import * as Kernel from "../Kernel.ts"
 import { load } from "../Load.ts"
 import * as Output from "../Output.ts"
@@ -41,7 +41,7 @@ const all = (options: CountOptions) =>
   Effect.gen(function* () {
     const maps = options.nat ? yield* Selection.natMaps(options) : yield* Selection.ctMaps(options)
     return yield* Effect.forEach(maps, ({ map }) =>
-      Effect.map(EntryCount.of(map), (entries): Counted => ({ map: map.name, entries }))
+      Effect.map(Scan.count(map), (entries): Counted => ({ map: map.name, entries }))
     )
   })
 

@@ -19,7 +19,6 @@ import * as Scan from "ctmap-kernel/Scan"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Clock from "../Clock.ts"
-import * as EntryCount from "../EntryCount.ts"
 import { NotFound } from "../Failure.ts"
 import * as Kernel from "../Kernel.ts"
 import * as MapMemory from "../MapMemory.ts"
@@ -91,7 +90,7 @@ const describe = (pin: Pins.Pin, clock: Clock.Reading, options: MapsOptions) =>
     const map = yield* BpfMap.open(pin.path)
     const kind = kindOf(pin)
     const table = kind === undefined ? notATable : yield* tableOf(map, kind, clock, options)
-    const count = options.entries && kind !== undefined && isHash(map) ? yield* EntryCount.of(map) : null
+    const count = options.entries && kind !== undefined && isHash(map) ? yield* Scan.count(map) : null
     const fill = count === null ? null : count / map.info.maxEntries
     const inUse = count === null ? 0 : count / MapMemory.room(map.info, (yield* Bpf.Bpf).possibleCpus())
     return {

@@ -96,7 +96,7 @@ export const writeEntries = <E, R>(
   sites: ReadonlyMap<string, Site>,
   targets: Targets,
   shift: number
-): Effect.Effect<void, E | BpfError | SnapshotError, R | Bpf.Bpf> =>
+): Effect.Effect<void, E | BpfError | Scan.Incomplete | SnapshotError, R | Bpf.Bpf> =>
   readPlanned(text, sites, (name, entries) => {
     const target = targets.get(name)!
     if (shift !== 0) target.cut += shiftTimes(sites.get(name)!.known, entries, shift)
@@ -112,7 +112,7 @@ export const writeEntries = <E, R>(
   )
 
 /** Writes a batch, and counts the map before where it may become full. */
-const write = (target: Target, entries: Entries): Effect.Effect<void, BpfError, Bpf.Bpf> =>
+const write = (target: Target, entries: Entries): Effect.Effect<void, BpfError | Scan.Incomplete, Bpf.Bpf> =>
   target.needsCount(entries.count)
     ? Effect.flatMap(Scan.count(target.map), (count) => {
         target.counted(count, entries.count)
