@@ -74,13 +74,13 @@ export const writingBehind = <A, E, R>(
     const output = yield* Output
     let underWay: Fiber.Fiber<void, WriteError> | undefined
     const settled = Effect.suspend(() => (underWay === undefined ? Effect.void : Fiber.join(underWay)))
-    const write: WriteBehind = (data) =>
+    const hand: WriteBehind = (data) =>
       Effect.flatMap(settled, () =>
         Effect.map(Effect.forkChild(output.write(data), { startImmediately: true }), (fiber) => {
           underWay = fiber
         })
       )
-    const outcome = yield* Effect.exit(use(write))
+    const outcome = yield* Effect.exit(use(hand))
     if (Exit.isFailure(outcome)) {
       if (!Cause.hasInterrupts(outcome.cause)) yield* Effect.ignore(settled)
       return yield* outcome
