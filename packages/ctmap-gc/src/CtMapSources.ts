@@ -47,7 +47,10 @@ export class CtMapSources extends Context.Service<
   {
     /** Adds a source for as long as the scope is open. */
     readonly register: (source: Source) => Effect.Effect<void, never, Scope.Scope>
-    /** The pairs of every source, in the order they were registered. Fails where any source cannot tell. */
+    /**
+     * The pairs of every source, in the order they were registered. A source that cannot tell is warned of, and keeps
+     * the pairs of the others from nobody; fails where none can.
+     */
     readonly pairs: Source
   }
 >()("ctmap-gc/CtMapSources") {}
@@ -63,12 +66,13 @@ export const layer: Layer.Layer<CtMapSources> = Layer.sync(CtMapSources, () => {
         sources.add(own)
         return Effect.addFinalizer(() => Effect.sync(() => sources.delete(own)))
       }),
-    pairs: Effect.suspend(() =>
-      Effect.map(
-        Effect.forEach([...sources], (source) => source),
-        (found) => found.flat()
-      )
-    )
+    pairs: Effect.gen(function* () {
+      const [found, refusals] = yield* Effect.partition([...sources], (source) => source)
+      const [refusal] = refusals
+      if (refusal !== undefined && found.length === 0) return yield* Effect.fail(refusal)
+      for (const { message } of refusals) yield* Effect.logWarning(`some tables cannot be listed: ${message}`)
+      return found.flat()
+    })
   })
 })
 

@@ -329,3 +329,42 @@ describe("NAT clean-up that breaks off", () => {
     )
   }
 })
+
+/** A kernel without batches, in which entries are deleted right before they are looked up. */
+const nextKey = (...deletedAt: ReadonlyArray<number>) => {
+  const { calls, control } = BpfMemory.make({ objects: Stage.objects!, features: { batch: "unknown command" } })
+  let lookups = 0
+  const racing: Bpf.Calls = {
+    ...calls,
+    lookup: (fd, key, value) => {
+      if (deletedAt.includes(lookups++)) control.map(fd)?.delete(key)
+      return calls.lookup(fd, key, value)
+    }
+  }
+  return Effect.gen(function* () {
+    const pair = yield* Stage.pair({ tcp: tableEntries, capacity: 64 })
+    let recorded: GcPass.GcPass | undefined
+    const recordedBy = { recorded: (pass: GcPass.GcPass) => (recorded = pass) }
+    yield* sweep("hybrid", pair, { transports: ["tcp"], trustsClock: true, ...recordedBy })
+    checkSums(recorded!)
+    return { pass: recorded!, map: recorded!.maps[0]! }
+  }).pipe(Effect.scoped, Effect.provideService(Bpf.Bpf, racing))
+}
+
+const tableEntries = entries(30, { lifetime: 5000 })
+
+describe("a walk by next key (G18)", () => {
+  it.effect("counts how often it went back one key", () =>
+    Effect.gen(function* () {
+      const { map, pass } = yield* nextKey(5)
+      assert.deepStrictEqual([map.fallbacks, map.restarts, pass.completed], [1, 0, true])
+    })
+  )
+
+  it.effect("counts how often it was thrown back to the start", () =>
+    Effect.gen(function* () {
+      const { map, pass } = yield* nextKey(5, 6)
+      assert.deepStrictEqual([map.fallbacks, map.restarts, pass.completed], [1, 1, true])
+    })
+  )
+})

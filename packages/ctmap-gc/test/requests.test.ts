@@ -84,6 +84,51 @@ for (const engine of ["hybrid", "kernel", "portable"] as const) {
       )
     )
 
+    const refreshedMeanwhile = (requests: ReadonlyArray<GcRequest.GcRequest>, lifetime: number) =>
+      stage((control) =>
+        Effect.gen(function* () {
+          const pair = yield* Stage.pair({ tcp: [Stage.ct({ lifetime })] })
+          const refreshed = Stage.ct({ lifetime: 9000 })
+          control.onCall((call) => {
+            if (call === (engine === "portable" ? "lookup" : "runProgram"))
+              control.map(pair.tcp.map.fd)?.update(refreshed.key, refreshed.value)
+          })
+          const pass = yield* sweep(engine, pair, { requests })
+          checkSums(pass)
+          return pass.maps[0]!
+        })
+      )
+
+    it.effect("what a filter says of a lifetime holds only while that is as it was read (G2)", () =>
+      Effect.gen(function* () {
+        const map = yield* refreshedMeanwhile([GcRequest.matching(parse("lifetime < 60s"))], 1010)
+        assert.deepStrictEqual([map.deleted, map.refreshed, map.reasons["matched-filter"]], [0, 1, 0])
+      })
+    )
+
+    it.effect("an entry that one wants whatever its lifetime goes, though another only wants it expired", () =>
+      Effect.gen(function* () {
+        const within = parse("dport 80")
+        const both = [
+          { everything: true, within },
+          { expired: true, within }
+        ]
+        for (const requests of [both, both.toReversed()]) {
+          assert.strictEqual((yield* refreshedMeanwhile(requests, 1)).deleted, 1)
+        }
+      })
+    )
+
+    it.effect("an absolute limit on expiry alone leaves the engine as it is", () =>
+      stage(() =>
+        Effect.gen(function* () {
+          const pair = yield* Stage.pair({ tcp: [Stage.ct({ lifetime: 1 })] })
+          const pass = yield* sweep(engine, pair, { limits: { ...Guard.defaults, maxDeletions: 5 } })
+          assert.deepStrictEqual([pass.maps[0]!.engine, pass.maps[0]!.reads], [engine, 1])
+        })
+      )
+    )
+
     it.effect("a clock that does not fit is refused where a request is narrowed by time (G17)", () =>
       stage(() =>
         Effect.gen(function* () {

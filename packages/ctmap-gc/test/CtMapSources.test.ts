@@ -1,0 +1,55 @@
+import { assert, describe, it } from "@effect/vitest"
+import { CtMapSources } from "ctmap-gc"
+import { BpfError, Owner } from "ctmap-kernel"
+import * as Effect from "effect/Effect"
+import { withWarnings } from "./scheduleRig.ts"
+
+const source = (cluster: number): CtMapSources.PairSource => ({
+  family: "ipv4",
+  owner: Owner.cluster(cluster),
+  open: Effect.die("nobody opens it")
+})
+
+const refusal = BpfError.fromErrno({ operation: "list pins", errno: 13, path: "/sys/fs/bpf" })
+
+const names = Effect.map(
+  Effect.flatMap(CtMapSources.CtMapSources, ({ pairs }) => pairs),
+  (found) => found.map(CtMapSources.nameOf)
+)
+
+describe("CtMapSources", () => {
+  it.effect("lists the pairs of every source in order, as they are when it is asked", () =>
+    Effect.gen(function* () {
+      const { register } = yield* CtMapSources.CtMapSources
+      let later = [source(2)]
+      yield* register(Effect.succeed([source(1)]))
+      yield* register(Effect.sync(() => later))
+      assert.deepStrictEqual(yield* names, ["ipv4 cluster 1", "ipv4 cluster 2"])
+      later = [source(3), source(4)]
+      assert.deepStrictEqual(yield* names, ["ipv4 cluster 1", "ipv4 cluster 3", "ipv4 cluster 4"])
+    }).pipe(Effect.scoped, Effect.provide(CtMapSources.layer))
+  )
+
+  it.effect("a source is there for as long as who registered it, each time it is", () =>
+    Effect.gen(function* () {
+      const { register } = yield* CtMapSources.CtMapSources
+      const one = Effect.succeed([source(1)])
+      yield* register(one)
+      const during = yield* Effect.scoped(Effect.andThen(register(one), names))
+      assert.deepStrictEqual(during, ["ipv4 cluster 1", "ipv4 cluster 1"])
+      assert.deepStrictEqual(yield* names, ["ipv4 cluster 1"])
+    }).pipe(Effect.scoped, Effect.provide(CtMapSources.layer))
+  )
+
+  it.effect("a source that cannot tell is warned of, and the others are collected", () =>
+    Effect.gen(function* () {
+      const { register } = yield* CtMapSources.CtMapSources
+      yield* register(Effect.fail(refusal))
+      assert.strictEqual(yield* Effect.flip(names), refusal)
+      yield* register(Effect.succeed([source(1)]))
+      const { value, warnings } = yield* withWarnings(names)
+      assert.deepStrictEqual(value, ["ipv4 cluster 1"])
+      assert.deepStrictEqual(warnings, [`some tables cannot be listed: ${refusal.message}`])
+    }).pipe(Effect.scoped, Effect.provide(CtMapSources.layer))
+  )
+})
