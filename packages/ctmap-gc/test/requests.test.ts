@@ -119,6 +119,18 @@ for (const engine of ["hybrid", "kernel", "portable"] as const) {
       })
     )
 
+    it.effect("what has expired does not count against the share of what is asked for besides", () =>
+      stage(() =>
+        Effect.gen(function* () {
+          const tcp = Array.from({ length: 40 }, (_, i) => Stage.ct({ lifetime: i < 30 ? 1 : 5000, sport: i + 1 }))
+          const pair = yield* Stage.pair({ tcp })
+          const limits = { ...Guard.defaults, floor: 10, maxDeleteRatio: 0 }
+          const pass = yield* sweep(engine, pair, { requests: [{ expired: true, everything: true }], limits })
+          assert.deepStrictEqual([pass.maps[0]!.reasons.expired, pass.maps[0]!.reasons.flushed], [30, 10])
+        })
+      )
+    )
+
     it.effect("an absolute limit on expiry alone leaves the engine as it is", () =>
       stage(() =>
         Effect.gen(function* () {
