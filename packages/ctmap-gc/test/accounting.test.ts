@@ -368,3 +368,26 @@ describe("a walk by next key (G18)", () => {
     })
   )
 })
+
+describe("events", () => {
+  for (const engine of ["hybrid", "kernel", "portable"] as const) {
+    it.effect(`${engine}: hold what they held, whatever comes after them`, () =>
+      stage(
+        () =>
+          Effect.gen(function* () {
+            const tcp = entries(2500, { lifetime: 1 })
+            const pair = yield* Stage.pair({ tcp })
+            const told: Array<GcEvents.Deleted> = []
+            const pass = yield* sweep(engine, pair, { publish: (event) => told.push(event) })
+            const keys = told.flatMap((event) =>
+              Array.from({ length: event.count }, (_, i) => Stage.hex(event.keys.subarray(i * 14, (i + 1) * 14)))
+            )
+            assert.isAbove(told.length, 1)
+            assert.deepStrictEqual(keys.toSorted(), tcp.map(Stage.keyHex).toSorted())
+            assert.isAbove(pass.maps[0]!.longestCallMillis, 0)
+          }),
+        { buckets: 1024 }
+      )
+    )
+  }
+})
