@@ -9,6 +9,7 @@ import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { TestClock } from "effect/testing"
 import * as Stage from "./stage.ts"
 
 const port = (number: number): GcRequest.GcRequest =>
@@ -295,4 +296,29 @@ describe("Collector", () => {
       })
     )
   )
+
+  const others: ReadonlyArray<readonly [what: string, terms: Collector.Terms]> = [
+    ["budget", { limits, budget: 0.999 }],
+    ["trust in the clock", { limits, trustsClock: true }],
+    ["absolute limit", { limits: { ...limits, maxDeletions: 1_000_000 } }],
+    ["maps", { limits, transports: ["tcp"] }]
+  ]
+  for (const [what, terms] of others) {
+    it.effect(`requests with another ${what} do not share a pass`, () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { collector, source } = yield* bench
+          const one = yield* Effect.forkChild(collector.collect(source, port(1), { limits }))
+          const other = yield* Effect.forkChild(
+            collector.collect(source, port(2), { ...terms, budget: terms.budget ?? 1 })
+          )
+          const like = yield* Effect.forkChild(collector.collect(source, port(3), { limits, budget: 1 }))
+          yield* TestClock.adjust("1 minute")
+          const serials = [one, like, other].map((fiber) => Effect.map(Fiber.join(fiber), ({ pass }) => pass.serial))
+          const [first, same, different] = yield* Effect.all(serials)
+          assert.deepStrictEqual([first === same, first === different], [true, false])
+        })
+      )
+    )
+  }
 })

@@ -10,6 +10,10 @@ describe("Guard", () => {
     expect(stopped).toMatchObject({ allowed: 5000, limit: "max-delete-ratio" })
   })
 
+  it("rounds a share down", () => {
+    expect(Guard.allowance({ ...Guard.defaults, floor: 0 }, 3)).toBe(1)
+  })
+
   it("lets a small table turn over completely", () => {
     expect(Guard.check(Guard.defaults, { ...about, entries: 1000, wanted: 1000 })).toBeUndefined()
     expect(Guard.check(Guard.defaults, { ...about, entries: 1025, wanted: 1025 })).toBeDefined()
