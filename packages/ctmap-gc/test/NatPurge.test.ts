@@ -49,10 +49,11 @@ describe("the second look", () => {
     Effect.gen(function* () {
       const { calls, control } = BpfMemory.make({ objects: Stage.objects! })
       const test = Effect.gen(function* () {
-        const pair = yield* Stage.pair({ nat: [Stage.nat({ to: [[9], 40_000] })] })
+        const nat = [0, 1].map((tupleFlags) => Stage.nat({ tupleFlags, to: [[9], 40_000] }))
+        const pair = yield* Stage.pair({ nat })
         control.failEvery(1, "lookup", 5)
         const pass = yield* NatPurge.orphans(pair, { serial: 1 })
-        assert.deepStrictEqual([pass?.wanted, pass?.egressAlive], [0, 1])
+        assert.deepStrictEqual([pass?.wanted, pass?.egressAlive, pass?.ingressAlive], [0, 1, 1])
       })
       yield* Effect.provideService(Effect.scoped(test), Bpf.Bpf, calls)
     })
