@@ -187,7 +187,8 @@ export type Denoted =
  *
  * **Details**
  *
- * Endpoint ids are 0..65535 and cluster ids 1..511, in decimal; a name with another number is not ours. An inner map's
+ * With a `prefix`, the names of per-cluster maps start with it and an underscore, and others do not, as
+ * {@link clusterOuter} makes them. Endpoint ids are 0..65535 and cluster ids 1..511, in decimal; a name with another number is not ours. An inner map's
  * name must not be padded, as Cilium never pads it.
  *
  * **Example** (From a directory listing)
@@ -202,7 +203,16 @@ export type Denoted =
  *
  * @since 0.1.0
  */
-export const parse = (name: string): Denoted | undefined => fixed.get(name) ?? parseLocal(name) ?? parseInner(name)
+export const parse = (name: string, prefix?: string): Denoted | undefined => {
+  if (prefix === undefined) return parsePlain(name)
+  const isPrefixed = name.startsWith(`${prefix}_`)
+  const denoted = parsePlain(isPrefixed ? name.slice(prefix.length + 1) : name)
+  return denoted !== undefined && isPerCluster(denoted) === isPrefixed ? denoted : undefined
+}
+
+const parsePlain = (name: string): Denoted | undefined => fixed.get(name) ?? parseLocal(name) ?? parseInner(name)
+
+const isPerCluster = ({ _tag }: Denoted): boolean => _tag.startsWith("Cluster")
 
 const families: ReadonlyArray<Family> = ["ipv4", "ipv6"]
 

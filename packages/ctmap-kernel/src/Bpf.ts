@@ -109,6 +109,20 @@ export interface Calls {
   readonly update: (fd: number, key: Uint8Array, value: Uint8Array, flags: number) => number
   /** BPF_MAP_DELETE_ELEM. */
   readonly delete: (fd: number, key: Uint8Array) => number
+  /**
+   * {@link Calls.update} on another thread, for outer maps: a change of a slot waits out an RCU grace period, 10 ms and
+   * more. Calls back with 0 or `-errno`, never before it has returned. It cannot be called off; until then key and value
+   * are the kernel's, and the fds, that of an inner map too, have to stay open.
+   */
+  readonly updateAsync: (
+    fd: number,
+    key: Uint8Array,
+    value: Uint8Array,
+    flags: number,
+    done: (rc: number) => void
+  ) => void
+  /** {@link Calls.delete} on another thread, as {@link Calls.updateAsync}. */
+  readonly deleteAsync: (fd: number, key: Uint8Array, done: (rc: number) => void) => void
   /** BPF_MAP_GET_NEXT_KEY: `null` asks for the first; -ENOENT is the end. A key that is gone answers the first key. */
   readonly nextKey: (fd: number, key: Uint8Array | null, next: Uint8Array) => number
   /**

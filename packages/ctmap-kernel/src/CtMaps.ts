@@ -97,7 +97,8 @@ export const make: (options: Options) => Effect.Effect<CtMaps["Service"], never,
     const root = yield* Pins.BpfFsRoot
     const withBpf = Effect.provideService(Bpf.Bpf, bpf)
 
-    const path = (which: Which): string => MapName.pinPath(root, nameOf(which))
+    const prefix = yield* Pins.ClusterPrefix
+    const path = (which: Which): string => MapName.pinPath(root, nameOf(which, prefix))
     const spec = (which: Which): MapSpec.MapSpec => MapSpec.ct(kindOf(which), options)
 
     const typed = <F extends Family.Family, T extends MapKind.Transport, O extends Owner.Owner>(
@@ -157,7 +158,7 @@ const kindOf = ({ family, transport, owner }: Which): MapKind.MapKind => ({
   scope: owner._tag === "Endpoint" ? "local" : "global"
 })
 
-const nameOf = (which: Which): string => {
+const nameOf = (which: Which, prefix: string | undefined): string => {
   const kind = kindOf(which)
   switch (which.owner._tag) {
     case "Global":
@@ -165,7 +166,7 @@ const nameOf = (which: Which): string => {
     case "Endpoint":
       return MapName.local(kind, which.owner.endpointId)
     case "Cluster":
-      return MapName.clusterInner(kind, which.owner.clusterId)
+      return MapName.clusterInner(kind, which.owner.clusterId, prefix)
   }
 }
 

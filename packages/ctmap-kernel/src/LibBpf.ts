@@ -16,6 +16,7 @@ import * as Bpf from "./Bpf.ts"
 import { BpfError, KernelUnavailable } from "./BpfError.ts"
 import { EIO, fileCalls } from "./internal/bpffs.ts"
 import { createOptions, readInfo } from "./internal/mapStructs.ts"
+import { testRunOptions } from "./internal/testRun.ts"
 import { mappings } from "./internal/mappings.ts"
 import { outputAttributes, perfEventOpenNumber } from "./internal/perfEvent.ts"
 
@@ -91,6 +92,24 @@ type AsyncFunction<F extends (...args: never) => unknown> = F & {
   readonly async: (...args: [...Parameters<F>, done: (error: unknown, result: ReturnType<F>) => void]) => void
 }
 
+/** What the kernel reads or writes on another thread: nothing else may refer to it by then. */
+const held = new Set<object>()
+
+/** Calls on another thread. The buffers, and what they point to, are held until it has returned. */
+const elsewhere = <F extends (...args: never) => number>(
+  call: AsyncFunction<F>,
+  args: Parameters<F>,
+  done: (rc: number) => void,
+  ...pointedTo: ReadonlyArray<unknown>
+): void => {
+  const hold = { args, pointedTo }
+  held.add(hold)
+  call.async(...args, (error, rc) => {
+    held.delete(hold)
+    done(error === null ? rc : EIO)
+  })
+}
+
 /** Buffers go in by address for the duration of the call; nothing below keeps a pointer. */
 const mapCalls = (bpf: Library) => {
   const mapCreate = bpf.func(
@@ -106,6 +125,10 @@ const mapCalls = (bpf: Library) => {
     key: Uint8Array | null,
     value: Uint8Array | null
   ) => number
+  const update = bpf.func(
+    "int bpf_map_update_elem(int fd, const void *key, const void *value, uint64_t flags)"
+  ) as AsyncFunction<Bpf.Calls["update"]>
+  const remove = bpf.func("int bpf_map_delete_elem(int fd, const void *key)") as AsyncFunction<Bpf.Calls["delete"]>
   const lookupBatch = bpf.func(
     "int bpf_map_lookup_batch(int fd, void *in, void *out, void *keys, void *values, uint32_t *count, const void *opts)"
   ) as (...args: [...Parameters<Bpf.Calls["lookupBatch"]>, opts: null]) => number
@@ -136,10 +159,10 @@ const mapCalls = (bpf: Library) => {
       return rc < 0 ? rc : lookup(fd, null, null) === EINVAL ? EINVAL : readInfo(info)
     },
     lookup,
-    update: bpf.func(
-      "int bpf_map_update_elem(int fd, const void *key, const void *value, uint64_t flags)"
-    ) as Bpf.Calls["update"],
-    delete: bpf.func("int bpf_map_delete_elem(int fd, const void *key)") as Bpf.Calls["delete"],
+    update,
+    updateAsync: (fd, key, value, flags, done) => elsewhere(update, [fd, key, value, flags], done),
+    delete: remove,
+    deleteAsync: (fd, key, done) => elsewhere(remove, [fd, key], done),
     nextKey: bpf.func("int bpf_map_get_next_key(int fd, const void *key, void *next)") as Bpf.Calls["nextKey"],
     lookupBatch: (fd, cursor, next, keys, values, count) => lookupBatch(fd, cursor, next, keys, values, count, null),
     updateBatch: (fd, keys, values, count) => updateBatch(fd, keys, values, count, null),
@@ -204,7 +227,7 @@ const programCalls = (bpf: Library) => {
   const testRun = bpf.func("int bpf_prog_test_run_opts(int fd, void *opts)") as AsyncFunction<
     (fd: number, opts: Uint8Array) => number
   >
-  const running = new Set<object>()
+  const runOptions = testRunOptions(koffi.address)
   const capture = captureLog(bpf, libc)
 
   const each = (object: bigint, next: (object: bigint, previous: bigint | null) => bigint | null): Array<bigint> => {
@@ -248,15 +271,8 @@ const programCalls = (bpf: Library) => {
       })
     },
     runProgram: (fd: number, context: Uint8Array, cpu?: number) => testRun(fd, runOptions(context, cpu)),
-    runProgramAsync: (fd: number, context: Uint8Array, done: (rc: number) => void) => {
-      // Held until the kernel has written to them: nothing else may refer to them by then.
-      const held = { options: runOptions(context, undefined), context }
-      running.add(held)
-      testRun.async(fd, held.options, (error, rc) => {
-        running.delete(held)
-        done(error === null ? rc : EIO)
-      })
-    },
+    runProgramAsync: (fd: number, context: Uint8Array, done: (rc: number) => void) =>
+      elsewhere(testRun, [fd, runOptions(context)], done, context),
     ...mappings({
       mmap: libc.func("void *mmap(void *at, size_t length, int protection, int flags, int fd, long offset)"),
       munmap: libc.func("int munmap(void *at, size_t length)"),
@@ -348,22 +364,6 @@ const perfCalls = (close: Bpf.Calls["close"]) => {
 const PERF_FLAG_FD_CLOEXEC = 8
 const EEXIST = 17
 const ENOSYS = 38
-
-/** `struct bpf_test_run_opts`, 80 bytes: the kernel copies the context in and, after the run, back to the same place. */
-const runOptions = (context: Uint8Array, cpu: number | undefined): Uint8Array => {
-  const bytes = new Uint8Array(80)
-  const view = new DataView(bytes.buffer)
-  view.setBigUint64(0, 80n, true)
-  if (context.byteLength > 0) view.setBigUint64(32, koffi.address(context), true)
-  view.setUint32(48, context.byteLength, true)
-  if (cpu !== undefined) {
-    view.setUint32(68, BPF_F_TEST_RUN_ON_CPU, true)
-    view.setUint32(72, cpu, true)
-  }
-  return bytes
-}
-
-const BPF_F_TEST_RUN_ON_CPU = 1
 
 /** Bytes of one message that are kept. */
 const LAST_WORDS = 4096

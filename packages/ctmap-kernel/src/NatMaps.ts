@@ -38,6 +38,8 @@ export class NatMaps extends Context.Service<
       family: F,
       owner: O
     ) => Effect.Effect<CtPair.NatMap<F, O>, BpfError, Scope.Scope>
+    /** The blueprint of a family's maps under the configured size. */
+    readonly spec: (family: Family.Family) => MapSpec.MapSpec
     /** The path of a map's pin. */
     readonly path: (family: Family.Family, owner: NatOwner) => string
   }
@@ -53,10 +55,12 @@ export const make: (options: MapSpec.Options) => Effect.Effect<NatMaps["Service"
     const bpf = yield* Bpf.Bpf
     const root = yield* Pins.BpfFsRoot
     const withBpf = Effect.provideService(Bpf.Bpf, bpf)
+    const prefix = yield* Pins.ClusterPrefix
+    const spec = (family: Family.Family): MapSpec.MapSpec => MapSpec.nat(family, options)
     const path = (family: Family.Family, owner: NatOwner): string =>
       MapName.pinPath(
         root,
-        owner._tag === "Global" ? MapName.nat(family) : MapName.clusterNatInner(family, owner.clusterId)
+        owner._tag === "Global" ? MapName.nat(family) : MapName.clusterNatInner(family, owner.clusterId, prefix)
       )
     const typed = <F extends Family.Family, O extends NatOwner>(
       family: F,
@@ -67,9 +71,10 @@ export const make: (options: MapSpec.Options) => Effect.Effect<NatMaps["Service"
       open: (family, owner) =>
         Effect.map(BpfMap.open(path(family, owner)).pipe(withBpf), (map) => typed(family, owner, map)),
       openOrCreate: (family, owner) =>
-        Effect.map(BpfMap.openOrCreate(MapSpec.nat(family, options), path(family, owner)).pipe(withBpf), ({ map }) =>
+        Effect.map(BpfMap.openOrCreate(spec(family), path(family, owner)).pipe(withBpf), ({ map }) =>
           typed(family, owner, map)
         ),
+      spec,
       path
     })
   }

@@ -21,6 +21,16 @@ import * as Owner from "./Owner.ts"
 export const BpfFsRoot = Context.Reference<string>("ctmap-kernel/BpfFsRoot", { defaultValue: () => "/sys/fs/bpf" })
 
 /**
+ * What the names of per-cluster maps start with, and an underscore: Cilium's override of their names for tests, without a
+ * global variable. Default none.
+ *
+ * @since 0.1.0
+ */
+export const ClusterPrefix = Context.Reference<string | undefined>("ctmap-kernel/ClusterPrefix", {
+  defaultValue: () => undefined
+})
+
+/**
  * A pinned map by what its name denotes; nothing is open yet.
  *
  * @since 0.1.0
@@ -43,12 +53,13 @@ export interface Pin {
 export const discover: Effect.Effect<ReadonlyArray<Pin>, BpfError, Bpf.Bpf> = Effect.gen(function* () {
   const bpf = yield* Bpf.Bpf
   const directory = MapName.pinPath(yield* BpfFsRoot, "").replace(/\/$/, "")
+  const prefix = yield* ClusterPrefix
   const names = bpf.listDirectory(directory)
   if (typeof names === "number") {
     return yield* Effect.fail(fromErrno({ operation: "list pins", errno: -names, path: directory }))
   }
   return names
-    .map((name) => ({ name, path: `${directory}/${name}`, denoted: MapName.parse(name) }))
+    .map((name) => ({ name, path: `${directory}/${name}`, denoted: MapName.parse(name, prefix) }))
     .filter((pin): pin is Pin => pin.denoted !== undefined)
     .toSorted((a, b) => rank(a) - rank(b) || (a.name < b.name ? -1 : 1))
 })

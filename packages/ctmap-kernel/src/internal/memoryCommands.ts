@@ -11,10 +11,19 @@ const LOCK = 4
 /** -EFAULT where a buffer is shorter than what the kernel would copy: the kernel itself would run past its end. */
 const fault = (buffer: Uint8Array, bytes: number): boolean => buffer.byteLength < bytes
 
+type ElementCall =
+  | "lookup"
+  | "update"
+  | "updateAsync"
+  | "delete"
+  | "deleteAsync"
+  | "nextKey"
+  | "lookupBatch"
+  | "updateBatch"
+  | "deleteBatch"
+
 /** Commands about the elements of a map. */
-export const elementCalls = (
-  kernel: MemoryKernel
-): Pick<Bpf.Calls, "lookup" | "update" | "delete" | "nextKey" | "lookupBatch" | "updateBatch" | "deleteBatch"> => {
+export const elementCalls = (kernel: MemoryKernel): Pick<Bpf.Calls, ElementCall> => {
   const { batch } = kernel.settings
   const refusal = batch === "yes" ? 0 : batch === "unknown command" ? -EINVAL : -ENOTSUPP
   /** Runs a command for every element of a batch until one fails; `count` tells how many went. */
@@ -27,24 +36,28 @@ export const elementCalls = (
     }
     return 0
   }
+  const update: Bpf.Calls["update"] = (fd, key, value, flags) => {
+    const map = kernel.mapOf(fd, "write")
+    if (typeof map === "number") return map
+    if ((flags & LOCK) !== 0) return -EINVAL
+    return fault(key, map.properties.keySize) || fault(value, map.valueBytes)
+      ? -EFAULT
+      : map.update(key, value, flags, fd)
+  }
+  const remove: Bpf.Calls["delete"] = (fd, key) => {
+    const map = kernel.mapOf(fd, "write")
+    if (typeof map === "number") return map
+    return fault(key, map.properties.keySize) ? -EFAULT : map.delete(key)
+  }
   return {
+    update,
+    updateAsync: (fd, key, value, flags, done) => void setImmediate(() => done(update(fd, key, value, flags))),
+    delete: remove,
+    deleteAsync: (fd, key, done) => void setImmediate(() => done(remove(fd, key))),
     lookup: (fd, key, value) => {
       const map = kernel.mapOf(fd, "read")
       if (typeof map === "number") return map
       return fault(key, map.properties.keySize) || fault(value, map.valueBytes) ? -EFAULT : map.lookup(key, value)
-    },
-    update: (fd, key, value, flags) => {
-      const map = kernel.mapOf(fd, "write")
-      if (typeof map === "number") return map
-      if ((flags & LOCK) !== 0) return -EINVAL
-      return fault(key, map.properties.keySize) || fault(value, map.valueBytes)
-        ? -EFAULT
-        : map.update(key, value, flags, fd)
-    },
-    delete: (fd, key) => {
-      const map = kernel.mapOf(fd, "write")
-      if (typeof map === "number") return map
-      return fault(key, map.properties.keySize) ? -EFAULT : map.delete(key)
     },
     nextKey: (fd, key, next) => {
       const map = kernel.mapOf(fd, "read")

@@ -127,7 +127,7 @@ export class Faults {
 
 /** What a failing call leaves behind: batches say how many went where the kernel would, and none did. */
 const failed = (name: Call, errno: number, args: ReadonlyArray<unknown>): unknown => {
-  if (name === "readAsync" || name === "runProgramAsync") {
+  if (name.endsWith("Async")) {
     const done = args.at(-1) as (rc: number) => void
     return void setImmediate(() => done(-errno))
   }

@@ -368,6 +368,41 @@ const outerMaps = (test: Test): void => {
       assert.deepStrictEqual(bench.batches(outer, 4).entries, [[1, id]])
     })
   }
+  test("a slot is changed on another thread as on this one, and not before the call has returned", async (bench) => {
+    const { bpf } = bench
+    const inner = bench.map(lru)
+    const outer = bench.map({ type: mapType.arrayOfMaps }, { inner })
+    const id = u32(0)
+    const told = (call: (done: (rc: number) => void) => void): Promise<readonly [rc: number, hadReturned: boolean]> =>
+      new Promise((resolve) => {
+        let hasReturned = false
+        call((rc) => resolve([rc, hasReturned]))
+        hasReturned = true
+      })
+    const put = (index: number, fd: number) => told((done) => bpf.updateAsync(outer, u32(index), u32(fd), 0, done))
+    const drop = (index: number) => told((done) => bpf.deleteAsync(outer, u32(index), done))
+    assert.deepStrictEqual(await put(2, inner), [0, true])
+    assert.strictEqual(bpf.lookup(outer, u32(2), id), 0)
+    assert.strictEqual(readU32(id), bench.info(inner).id)
+    assert.deepStrictEqual(await drop(2), [0, true])
+    assert.deepStrictEqual(await drop(2), [-2, true])
+    assert.deepStrictEqual(await drop(4), [-7, true])
+    assert.deepStrictEqual(await put(4, inner), [-7, true])
+    assert.deepStrictEqual(await put(0, bench.map({ ...lru, keySize: 8 })), [-22, true])
+    assert.deepStrictEqual(await told((done) => bpf.deleteAsync(9999, u32(0), done)), [-9, true])
+  })
+  test("many slots are changed at once", async (bench) => {
+    const inner = bench.map(lru)
+    const outer = bench.map({ type: mapType.arrayOfMaps, maxEntries: 64 }, { inner })
+    const rcs = await Promise.all(
+      Array.from(
+        { length: 64 },
+        (_, index) => new Promise<number>((done) => bench.bpf.updateAsync(outer, u32(index), u32(inner), 0, done))
+      )
+    )
+    assert.deepStrictEqual(rcs, Array(64).fill(0))
+    assert.strictEqual(bench.batches(outer, 64).entries.length, 64)
+  })
   test("an array as inner map must have as many slots as the template", (bench) => {
     const array = { type: mapType.array }
     const outer = bench.map({ type: mapType.arrayOfMaps }, { inner: bench.map(array) })

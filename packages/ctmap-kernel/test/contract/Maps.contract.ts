@@ -1,7 +1,7 @@
 /** What typed maps and scans promise, on any kernel. */
 import { assert, describe } from "@effect/vitest"
 import { MapKind, MapName, MapSpec } from "ctmap-core"
-import { Bpf, BpfMap, CtMaps, KernelClock, Layout, NatMaps, Owner, Pins, Scan } from "ctmap-kernel"
+import { Bpf, BpfMap, CtMaps, KernelClock, Layout, NatMaps, OuterMap, Owner, Pins, Scan } from "ctmap-kernel"
 import { Recorded } from "ctmap-testing"
 import { type Kernel, contents, entryOf, put, small, spec, testsOf, toHex } from "./tables.ts"
 import * as Effect from "effect/Effect"
@@ -77,6 +77,46 @@ export const contract = (name: string, kernel: Kernel): void => {
         const value = Option.getOrThrow(yield* BpfMap.lookup(outer, key))
         assert.strictEqual(new DataView(value.buffer).getUint32(0, true), inner.info.id)
       })
+    )
+    live("a slot of an outer map takes a map, tells its id, and lets go of it once", () =>
+      Effect.gen(function* () {
+        const outer = yield* BpfMap.create(MapSpec.clusterOuter(MapKind.globals[0], 255, small), "outer")
+        const [first, second] = [yield* BpfMap.create(spec(), "first"), yield* BpfMap.create(spec(), "second")]
+        yield* OuterMap.put(outer, 255, first)
+        assert.strictEqual(yield* OuterMap.idAt(outer, 255), first.info.id)
+        yield* OuterMap.put(outer, 255, second)
+        assert.strictEqual(yield* OuterMap.idAt(outer, 255), second.info.id)
+        assert.isTrue(yield* OuterMap.remove(outer, 255))
+        assert.isFalse(yield* OuterMap.remove(outer, 255))
+        assert.isUndefined(yield* OuterMap.idAt(outer, 255))
+        assert.isUndefined(yield* OuterMap.idAt(outer, 256))
+        const beyond = yield* Effect.flip(OuterMap.put(outer, 256, first))
+        assert.strictEqual(beyond.reason._tag, "IndexOutOfRange")
+        const other = yield* BpfMap.create(spec({ keySize: 38 }), "ipv6")
+        assert.strictEqual((yield* Effect.flip(OuterMap.put(outer, 1, other))).reason._tag, "InvalidArgument")
+      })
+    )
+
+    live("names of per-cluster maps start with the prefix of tests, and no other names do", (root) =>
+      Effect.gen(function* () {
+        const maps = yield* CtMaps.make({ limits: { ctTcp: 1024, ctAny: 1024, nat: 1024 } })
+        const nats = yield* NatMaps.make({ limits: { ctTcp: 1024, ctAny: 1024, nat: 1024 } })
+        const [kind, owner] = [{ family: "ipv4", transport: "tcp" } as const, Owner.cluster(7)]
+        yield* maps.openOrCreate({ ...kind, owner })
+        yield* maps.openOrCreate({ ...kind, owner: Owner.global })
+        yield* nats.openOrCreate("ipv6", owner)
+        yield* BpfMap.createPinned(spec(), MapName.pinPath(root, "cilium_per_cluster_ct_tcp4_8"))
+        const pins = yield* Pins.discover
+        assert.deepStrictEqual(
+          pins.map(({ name, denoted }) => [name, denoted._tag]),
+          [
+            ["cilium_ct4_global", "Global"],
+            ["test_cilium_per_cluster_ct_tcp4_7", "ClusterInner"],
+            ["test_cilium_per_cluster_snat_v6_external_7", "ClusterNatInner"]
+          ]
+        )
+        assert.strictEqual(nats.spec("ipv6").maxEntries, 1024)
+      }).pipe(Effect.provideService(Pins.ClusterPrefix, "test"))
     )
   })
 
