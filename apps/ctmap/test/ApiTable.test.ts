@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as cluster from "ctmap-cluster"
 import * as core from "ctmap-core"
 import * as gc from "ctmap-gc"
 import * as kernel from "ctmap-kernel"
@@ -12,13 +13,15 @@ const rows = readFileSync(new URL("../../../packages/ctmap-core/README.md", impo
   .map(([, symbol = "", owner = "", ours = ""]) => ({ symbol, owner, ours }))
 
 /** Packages that have landed: their rows must name what takes the symbol's place. */
-const landed = new Set(["ctmap-core", "ctmap-kernel", "ctmap-gc"])
+const landed = new Set(["ctmap-core", "ctmap-kernel", "ctmap-gc", "ctmap-cluster"])
 
 /** `Module.name` references of a cell. */
 const references = (cell: string): Array<readonly [module: string, name: string]> =>
   [...cell.matchAll(/`([A-Z][A-Za-z0-9]*)\.([A-Za-z0-9_]+)`/g)].map(([, module = "", name = ""]) => [module, name])
 
-const modules = { ...core, ...kernel, ...gc } as unknown as Readonly<Record<string, Readonly<Record<string, unknown>>>>
+const modules = { ...core, ...kernel, ...gc, ...cluster } as unknown as Readonly<
+  Record<string, Readonly<Record<string, unknown>>>
+>
 
 describe("the API table", () => {
   it.each(rows.filter(({ owner }) => landed.has(owner)))("$symbol is $ours", ({ ours }) => {

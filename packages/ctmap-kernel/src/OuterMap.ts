@@ -6,10 +6,10 @@
  *
  * @since 0.1.0
  */
-import { PerClusterMap } from "ctmap-core"
+import { MapSpec, PerClusterMap } from "ctmap-core"
 import * as Effect from "effect/Effect"
 import * as Bpf from "./Bpf.ts"
-import type { BpfError } from "./BpfError.ts"
+import type { BpfError, Failure } from "./BpfError.ts"
 import * as BpfMap from "./BpfMap.ts"
 
 /**
@@ -17,7 +17,7 @@ import * as BpfMap from "./BpfMap.ts"
  *
  * **Details**
  *
- * Errors: `IndexOutOfRange`; `InvalidArgument` where the map differs in more than its size from what the outer map was
+ * Errors: `IndexOutOfRange`; `FeatureUnsupported` where `outer` is no array of maps; `InvalidArgument` where the map differs in more than its size from what the outer map was
  * made for. Ownership: the slot holds the map on its own, whatever becomes of fds and pins. Interruption waits for the
  * kernel.
  *
@@ -45,10 +45,11 @@ export const put = (
   index: number,
   inner: BpfMap.BpfMap
 ): Effect.Effect<void, BpfError, Bpf.Bpf> =>
-  Effect.flatMap(
-    elsewhere((bpf, done) => bpf.updateAsync(outer.fd, word(index), word(inner.fd), Bpf.ANY, done)),
-    (rc) => (rc < 0 ? Effect.fail(BpfMap.failure(outer, "update", rc)) : Effect.void)
-  )
+  Effect.gen(function* () {
+    yield* checkType(outer, "update")
+    const rc = yield* elsewhere((bpf, done) => bpf.updateAsync(outer.fd, word(index), word(inner.fd), Bpf.ANY, done))
+    if (rc < 0) return yield* Effect.fail(BpfMap.failure(outer, "update", rc))
+  })
 
 /**
  * Empties a slot; whether there was a map in it. Errors: `IndexOutOfRange`. Interruption waits for the kernel.
@@ -56,15 +57,12 @@ export const put = (
  * @since 0.1.0
  */
 export const remove = (outer: BpfMap.BpfMap, index: number): Effect.Effect<boolean, BpfError, Bpf.Bpf> =>
-  Effect.flatMap(
-    elsewhere((bpf, done) => bpf.deleteAsync(outer.fd, word(index), done)),
-    (rc) =>
-      rc === 0
-        ? Effect.succeed(true)
-        : rc === ENOENT
-          ? Effect.succeed(false)
-          : Effect.fail(BpfMap.failure(outer, "delete", rc))
-  )
+  Effect.gen(function* () {
+    yield* checkType(outer, "delete")
+    const rc = yield* elsewhere((bpf, done) => bpf.deleteAsync(outer.fd, word(index), done))
+    if (rc < 0 && rc !== ENOENT) return yield* Effect.fail(BpfMap.failure(outer, "delete", rc))
+    return rc === 0
+  })
 
 /**
  * The kernel's id of the map in a slot; `undefined` for an empty slot, and for one beyond the end.
@@ -72,14 +70,14 @@ export const remove = (outer: BpfMap.BpfMap, index: number): Effect.Effect<boole
  * @since 0.1.0
  */
 export const idAt = (outer: BpfMap.BpfMap, index: number): Effect.Effect<number | undefined, BpfError, Bpf.Bpf> =>
-  Effect.flatMap(Bpf.Bpf, (bpf) =>
-    Effect.suspend(() => {
-      const id = new Uint8Array(PerClusterMap.SIZE)
-      const rc = bpf.lookup(outer.fd, word(index), id)
-      if (rc === ENOENT) return Effect.succeed(undefined)
-      return rc < 0 ? Effect.fail(BpfMap.failure(outer, "lookup", rc)) : Effect.succeed(read(id))
-    })
-  )
+  Effect.gen(function* () {
+    const bpf = yield* Bpf.Bpf
+    yield* checkType(outer, "lookup")
+    const id = new Uint8Array(PerClusterMap.SIZE)
+    const rc = bpf.lookup(outer.fd, word(index), id)
+    if (rc < 0 && rc !== ENOENT) return yield* Effect.fail(BpfMap.failure(outer, "lookup", rc))
+    return rc === 0 ? PerClusterMap.read(new DataView(id.buffer), 0) : undefined
+  })
 
 const ENOENT = -2
 
@@ -95,4 +93,10 @@ const word = (value: number): Uint8Array<ArrayBuffer> => {
   return bytes
 }
 
-const read = (bytes: Uint8Array<ArrayBuffer>): number => PerClusterMap.read(new DataView(bytes.buffer), 0)
+/** Keys and values of other maps may be longer than ours: the kernel would read past the end of them. */
+const checkType = (outer: BpfMap.BpfMap, operation: Failure["operation"]): Effect.Effect<void, BpfError> => {
+  const { type, keySize, valueSize } = outer.info
+  return type === MapSpec.mapType.arrayOfMaps && keySize === PerClusterMap.SIZE && valueSize === PerClusterMap.SIZE
+    ? Effect.void
+    : Effect.fail(BpfMap.failure(outer, operation, -95, `slots in maps of type ${type}, only in arrays of maps (12)`))
+}

@@ -92,6 +92,9 @@ export const contract = (name: string, kernel: Kernel): void => {
         assert.isUndefined(yield* OuterMap.idAt(outer, 256))
         const beyond = yield* Effect.flip(OuterMap.put(outer, 256, first))
         assert.strictEqual(beyond.reason._tag, "IndexOutOfRange")
+        for (const use of [OuterMap.put(first, 1, second), OuterMap.remove(first, 1), OuterMap.idAt(first, 1)]) {
+          assert.strictEqual((yield* Effect.flip(use)).reason._tag, "FeatureUnsupported")
+        }
         const other = yield* BpfMap.create(spec({ keySize: 38 }), "ipv6")
         assert.strictEqual((yield* Effect.flip(OuterMap.put(outer, 1, other))).reason._tag, "InvalidArgument")
       })
@@ -108,7 +111,7 @@ export const contract = (name: string, kernel: Kernel): void => {
         yield* BpfMap.createPinned(spec(), MapName.pinPath(root, "cilium_per_cluster_ct_tcp4_8"))
         const pins = yield* Pins.discover
         assert.deepStrictEqual(
-          pins.map(({ name, denoted }) => [name, denoted._tag]),
+          pins.map((pin) => [pin.name, pin.denoted._tag]),
           [
             ["cilium_ct4_global", "Global"],
             ["test_cilium_per_cluster_ct_tcp4_7", "ClusterInner"],
