@@ -8,6 +8,7 @@ import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Flags from "./Flags.ts"
+import { cluster } from "./ClusterCommands.ts"
 import { flush, gc, natFlush, natOrphans, purge, retries, watch } from "./CollectCommands.ts"
 import { lazily, root } from "./Root.ts"
 
@@ -253,8 +254,8 @@ const restore = Command.make(
     "Restores a snapshot: adds the entries that are missing; maps that are not pinned are made.\n\n" +
       "  An entry that is in the table stays as it is, for it may be newer (--overwrite, --replace). The snapshot is " +
       "read and checked to its end\n  before anything is changed, and refused where an LRU map might evict entries for " +
-      "it (--allow-eviction). A map that the snapshot\n  has no entries of is left alone. Maps of remote clusters are " +
-      "not entered into their outer maps. Exit code 3: refused, nothing changed."
+      "it (--allow-eviction). A map that the snapshot\n  has no entries of is left alone. Maps of remote clusters that it " +
+      "makes\n  are in use once `ctmap cluster check --repair` has entered them. Exit code 3: refused, nothing changed."
   ),
   Command.withShortDescription("Restores a snapshot; maps that are not pinned are made."),
   Command.withExamples([
@@ -356,6 +357,7 @@ export const cli = root.pipe(
     purge,
     flush,
     nat,
+    cluster,
     snapshot,
     macros,
     upgrade,

@@ -69,7 +69,8 @@ const usageTags: ReadonlySet<string> = new Set([
   "MixedFamilies",
   "InvalidProtocol",
   "UnknownProtocol",
-  "InvalidMapLimits"
+  "InvalidMapLimits",
+  "InvalidClusterId"
 ])
 
 const refusedTags: ReadonlySet<string> = new Set(["Refused", "ImplausibleClock", "GuardStopped", "NoRoom"])

@@ -1,0 +1,118 @@
+/**
+ * The commands about maps of remote clusters: names, flags, help.
+ *
+ * @since 0.1.0
+ */
+import * as Argument from "effect/cli/Argument"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as Flags from "./Flags.ts"
+import { lazily } from "./Root.ts"
+
+const size = (name: string, holds: string): Flag.Flag<number | undefined> =>
+  Flags.number(name, "N", `Entries of ${holds} (default: as many as the global map has)`, 16_777_216)
+
+/** What new maps are like, and what others are compared with. */
+const settings = {
+  family: Flags.maybe(Flag.Literals("family", ["ipv4", "ipv6", "all"])).pipe(
+    Flag.withDescription("Address families (default: those that have outer maps, else those that have global maps)")
+  ),
+  max: Flags.maybe(Flag.Literals("max-connected-clusters", ["255", "511"])).pipe(
+    Flag.withDescription("The highest cluster id, where there is no outer map to tell it (default 255)")
+  ),
+  ctTcp: size("bpf-ct-global-tcp-max", "a TCP CT map"),
+  ctAny: size("bpf-ct-global-any-max", "another CT map"),
+  natSize: size("bpf-nat-global-max", "a NAT map")
+}
+
+const nat = Flag.Boolean("nat").pipe(
+  Flag.withDefault(true),
+  Flag.withDescription("NAT maps as well; --no-nat leaves them alone (default yes)")
+)
+
+const ids = Argument.Int("id").pipe(Argument.withDescription("Ids of clusters"), Argument.atLeast(1))
+
+const list = Command.make("list", { ...settings, output: Flags.reportFormat }, (options) =>
+  lazily(
+    () => import("./commands/cluster.ts"),
+    ({ list: run }, at) => run(at, options)
+  )
+).pipe(
+  Command.withAlias("ls"),
+  Command.withDescription(
+    "Lists the remote clusters that have maps, by their pins: which maps, and what is wrong with them."
+  ),
+  Command.withShortDescription("Lists the remote clusters that have maps."),
+  Command.withExamples([{ command: "ctmap cluster list", description: "Every cluster that has a pin" }])
+)
+
+const create = Command.make("create", { ids, nat, ...settings }, (options) =>
+  lazily(
+    () => import("./commands/cluster.ts"),
+    ({ create: run }, at) => run(at, options)
+  )
+).pipe(
+  Command.withDescription(
+    "Makes the maps of clusters that are missing and enters them into the outer maps, which are made too. Maps that are there stay as they are."
+  ),
+  Command.withShortDescription("Makes the maps of clusters, and enters them into the outer maps."),
+  Command.withExamples([
+    { command: "ctmap cluster create 7", description: "CT and NAT maps, as large as the global ones" },
+    { command: "ctmap cluster create 1 2 3 --no-nat", description: "Only CT maps, of three clusters" }
+  ])
+)
+
+const remove = Command.make("delete", { ids, nat, family: settings.family, yes: Flags.assent }, (options) =>
+  lazily(
+    () => import("./commands/cluster.ts"),
+    ({ remove: run }, at) => run(at, options)
+  )
+).pipe(
+  Command.withDescription("Deletes the maps of clusters: what connects to them is cut. Asks."),
+  Command.withExamples([{ command: "ctmap cluster delete 7 --yes", description: "Without being asked" }])
+)
+
+const cleanup = Command.make("cleanup", { nat, family: settings.family, yes: Flags.assent }, (options) =>
+  lazily(
+    () => import("./commands/cluster.ts"),
+    ({ cleanup: run }, at) => run(at, options)
+  )
+).pipe(
+  Command.withDescription("Deletes all per-cluster maps, the outer ones as well, for when the feature is off. Asks."),
+  Command.withExamples([
+    { command: "ctmap cluster cleanup --family ipv6", description: "Those of IPv6" },
+    { command: "ctmap cluster cleanup --yes", description: "All, without being asked" }
+  ])
+)
+
+const check = Command.make(
+  "check",
+  {
+    repair: Flags.yes("repair", "Do what the last column says; asks. No entry of a map that is pinned is lost"),
+    yes: Flags.assent,
+    ...settings,
+    output: Flags.reportFormat
+  },
+  (options) =>
+    lazily(
+      () => import("./commands/cluster.ts"),
+      ({ check: run }, at) => run(at, options)
+    )
+).pipe(
+  Command.withDescription(
+    "Compares pins and slots: maps that the datapath does not use, slots whose map nobody can reach, missing maps, wrong sizes.\n\n" +
+      "  Maps that `ctmap snapshot restore` has made are entered by --repair. Exit code 1 where something is wrong and stays so."
+  ),
+  Command.withShortDescription("Says what is wrong with the maps of clusters, and repairs it."),
+  Command.withExamples([
+    { command: "ctmap cluster check", description: "What is wrong, and what could be done" },
+    { command: "ctmap cluster check --repair --yes", description: "Done, without being asked" }
+  ])
+)
+
+/** @since 0.1.0 */
+export const cluster = Command.make("cluster").pipe(
+  Command.withDescription("Works on the maps of remote clusters (ClusterMesh); other commands take --cluster ID."),
+  Command.withShortDescription("Works on the maps of remote clusters (ClusterMesh)."),
+  Command.withSubcommands([list, create, remove, cleanup, check])
+)
