@@ -24,7 +24,11 @@ export const pair = (
   maps: Context.Context<CtMaps.CtMaps | NatMaps.NatMaps>
 ): CtMapSources.PairSource => {
   const owner = Owner.cluster(clusterId)
-  return { family, owner, open: Effect.provide(NatMaps.openPair(family, owner), maps) }
+  // Only these two: a whole context may have a scope, which would keep every map open that a pass opens.
+  const only = Context.make(CtMaps.CtMaps, Context.get(maps, CtMaps.CtMaps)).pipe(
+    Context.add(NatMaps.NatMaps, Context.get(maps, NatMaps.NatMaps))
+  )
+  return { family, owner, open: Effect.provide(NatMaps.openPair(family, owner), only) }
 }
 
 /**
@@ -67,15 +71,11 @@ export const layer = (
   Layer.effectDiscard(
     Effect.gen(function* () {
       const { register } = yield* CtMapSources.CtMapSources
-      const services = yield* Effect.context<Bpf.Bpf>()
-      // Only these two: the whole context has the scope of this layer, which would keep every map open that a pass opens.
-      const maps = Context.make(CtMaps.CtMaps, yield* CtMaps.CtMaps).pipe(
-        Context.add(NatMaps.NatMaps, yield* NatMaps.NatMaps)
-      )
+      const services = yield* Effect.context<CtMaps.CtMaps | NatMaps.NatMaps | Bpf.Bpf>()
       yield* register(
         Effect.map(Effect.provide(discover, services), (clusters) =>
           clusters.flatMap(({ clusterId, ct }) =>
-            families.filter((family) => ct.includes(family)).map((family) => pair(family, clusterId, maps))
+            families.filter((family) => ct.includes(family)).map((family) => pair(family, clusterId, services))
           )
         )
       )
