@@ -44,7 +44,6 @@ export const ctMaps = (
   selection: Selection
 ): Effect.Effect<ReadonlyArray<CtPair.CtMap>, SelectionError, Bpf.Bpf | Scope.Scope> =>
   Effect.gen(function* () {
-    yield* checkDirectory
     const maps = yield* CtMaps.make({ assumedRelease: selection.release })
     if (selection.map.length > 0) {
       return yield* Effect.forEach(
@@ -58,14 +57,13 @@ export const ctMaps = (
     const owner = yield* ownerOf(selection)
     const found = yield* maps.openAll(owner, families(selection))
     return found.length > 0 ? found : yield* nothing("CT", owner, selection)
-  })
+  }).pipe(explained)
 
 /** The NAT maps of a selection: at least one. @since 0.1.0 */
 export const natMaps = (
   selection: Selection
 ): Effect.Effect<ReadonlyArray<CtPair.NatMap>, SelectionError, Bpf.Bpf | Scope.Scope> =>
   Effect.gen(function* () {
-    yield* checkDirectory
     const maps = yield* NatMaps.make({})
     if (selection.map.length > 0) {
       return yield* Effect.forEach(
@@ -90,7 +88,7 @@ export const natMaps = (
     )
     const opened = found.filter((map) => map !== undefined)
     return opened.length > 0 ? opened : yield* nothing("NAT", owner, selection)
-  })
+  }).pipe(explained)
 
 interface Named {
   readonly name: string
@@ -173,3 +171,10 @@ const checkDirectory: Effect.Effect<void, NotFound, Bpf.Bpf> = Effect.gen(functi
     what: `${root} is not a directory: --bpffs-root names the directory that contains tc/globals`
   })
 })
+
+const ENOTDIR = 20
+
+/** A path below a file is no directory: what is wrong is the root, if it is the file. */
+function explained<A, R>(open: Effect.Effect<A, SelectionError, R>): Effect.Effect<A, SelectionError, R | Bpf.Bpf> {
+  return Effect.tapError(open, (error) => ("errno" in error && error.errno === ENOTDIR ? checkDirectory : Effect.void))
+}
