@@ -77,7 +77,10 @@ export interface Options {
    * Default: never, but for observers.
    */
   readonly retry?: Schedule.Schedule<unknown> | undefined
-  /** The hive cannot do without: when it has failed for good, the hive stops with a `JobError`. Default: no. */
+  /**
+   * The hive cannot do without: when it has failed for good, `Hive.launch` stops with a `JobError`, and
+   * `Lifecycle.failure` fails for those who run the layer themselves. Default: no.
+   */
   readonly essential?: boolean | undefined
 }
 
@@ -221,7 +224,7 @@ const begin = <R>(
   })
 
 const inSpan = <A, E, R>({ cell, name }: Post, effect: Effect.Effect<A, E, R>) =>
-  Effect.withSpan(effect, `${cell}.${name}`, { root: true })
+  Effect.withSpan(effect, `${cell}.${name}`)
 
 /** It works, unless it has said something else of itself. */
 const works = ({ own, voice }: Post): Effect.Effect<void> =>

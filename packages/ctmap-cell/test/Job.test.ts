@@ -7,6 +7,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
 import * as References from "effect/References"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
@@ -328,7 +329,8 @@ describe("what a job leaves behind", () => {
         }
       })
       const work = Effect.withSpan(Effect.logWarning("working"), "work")
-      const jobs = Effect.andThen(Effect.logWarning("starting"), Job.oneShot("scan", work))
+      const watch = Job.observer("watch", Stream.make(1), () => Effect.withSpan(Effect.void, "seen"))
+      const jobs = Effect.andThen(Effect.logWarning("starting"), Effect.andThen(Job.oneShot("scan", work), watch))
       yield* running(jobs).pipe(
         Effect.andThen(TestClock.adjust("1 second")),
         Effect.provide(Logger.layer([logger])),
@@ -340,13 +342,14 @@ describe("what a job leaves behind", () => {
       ])
       assert.deepStrictEqual(
         spans.map((span) => {
-          const { attributes, name } = span as Tracer.Span
-          return [name, Object.fromEntries(attributes)]
+          const { attributes, name, parent } = span as Tracer.Span
+          return [name, Object.fromEntries(attributes), Option.map(parent, (above) => (above as Tracer.Span).name)]
         }),
         [
-          ["cell.start", { cell: "worker" }],
-          ["worker.scan", { cell: "worker", job: "scan" }],
-          ["work", { cell: "worker", job: "scan" }]
+          ["cell.start", { cell: "worker" }, Option.none()],
+          ["worker.scan", { cell: "worker", job: "scan" }, Option.none()],
+          ["work", { cell: "worker", job: "scan" }, Option.some("worker.scan")],
+          ["seen", { cell: "worker", job: "watch" }, Option.none()]
         ]
       )
     })

@@ -35,6 +35,8 @@ const hive = Hive.make("my-app", {
   cells: [cell, Cell.make("bare", { description: "has no settings", layer: Layer.empty })]
 })
 
+const variable = (name: string) => `MY_APP_${name.replaceAll("-", "_").toUpperCase()}`
+
 const load = (sources: Settings.Sources) => Settings.load(hive, sources)
 
 const valuesOf = (sources: Settings.Sources) =>
@@ -126,6 +128,65 @@ describe("settings", () => {
       const again = yield* load({ flags: shown.map(({ name, value }) => `--${name}=${value}`) })
       const values = (settings: Settings.Settings["Service"]) => settings.effective.map(({ value }) => value)
       assert.deepStrictEqual(values(again), values({ ...again, effective }))
+    })
+  )
+})
+
+describe("settings of any value", () => {
+  const values = {
+    port: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 65_535 })),
+    millis: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1e12 })),
+    verbose: Schema.Boolean,
+    families: Schema.Array(Schema.Literals(["ipv4", "ipv6"])),
+    note: Schema.String
+  }
+
+  it.effect.prop("are the same from each source", values, ({ families, millis, note, port, verbose }) =>
+    Effect.gen(function* () {
+      const age = Schema.encodeSync(Settings.Duration)(Duration.millis(millis))
+      const texts = { "api-port": `${port}`, "max-age": age, verbose: `${verbose}`, families: families.join(), note }
+      const file = { ...texts, "api-port": port, verbose, families }
+      const ways: ReadonlyArray<Settings.Sources> = [
+        { flags: texts },
+        { flags: Object.entries(texts).map(([name, text]) => `--${name}=${text}`) },
+        { env: Object.fromEntries(Object.entries(texts).map(([name, text]) => [variable(name), text])) },
+        { file: { path: "a.json", text: JSON.stringify(file) } }
+      ]
+      for (const way of ways) {
+        const seen = (yield* load(way)).values.get("api") as typeof config.Type
+        assert.deepInclude(seen, { apiPort: port, verbose, families, note })
+        assert.strictEqual(Duration.toMillis(seen.maxAge), millis)
+      }
+    })
+  )
+
+  it.effect.prop(
+    "are read or refused, whatever is said",
+    { flags: Schema.Array(Schema.String), text: Schema.String },
+    ({ flags, text }) =>
+      Effect.gen(function* () {
+        for (const words of [flags, flags.map((flag) => `--${flag}`), flags.map((flag) => `--api-port=${flag}`)])
+          yield* Effect.catchTag(load({ flags: words }), "SettingsError", () => Effect.void)
+        for (const path of ["a.yaml", "a.json"])
+          yield* Effect.catchTag(load({ file: { path, text } }), "SettingsError", () => Effect.void)
+      })
+  )
+
+  it.effect("may have names that every object knows", () =>
+    Effect.gen(function* () {
+      const fields = { toString: Schema.optionalKey(Schema.String), constructor: Schema.optionalKey(Schema.Int) }
+      const odd = Cell.make("odd", { description: "", config: Schema.Struct(fields), layer: Layer.empty })
+      const app = Hive.make("app", { cells: [odd] })
+      const { effective } = yield* Settings.load(app, { flags: ["--constructor=7"] })
+      assert.deepStrictEqual(
+        effective.map(({ name, value }) => [name, value]),
+        [
+          ["to-string", undefined],
+          ["constructor", "7"]
+        ]
+      )
+      const error = yield* Effect.flip(Settings.load(app, { flags: ["--__proto__=1", "--has-own-property=2"] }))
+      assert.strictEqual(error.issues.length, 2)
     })
   )
 })

@@ -1,10 +1,12 @@
 /** The jobs of one cell while it runs. */
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberMap from "effect/FiberMap"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
+import * as Tracer from "effect/Tracer"
 import type * as Duration from "effect/Duration"
 import type { JobError } from "../HiveError.ts"
 import type * as Health from "../Health.ts"
@@ -48,7 +50,9 @@ export const make = ({ cell, giveUp, health, path }: Parameters): Effect.Effect<
         const job = run(post).pipe(
           Effect.onInterrupt(() => health.say(at, { status: "stopped", message: "" })),
           Effect.annotateLogs(labels),
-          Effect.annotateSpans(labels)
+          Effect.annotateSpans(labels),
+          // Not a part of the start, which is over long before.
+          withoutParent
         )
         return yield* FiberMap.run(fibers, name, job)
       })
@@ -67,6 +71,12 @@ export const make = ({ cell, giveUp, health, path }: Parameters): Effect.Effect<
 
     return { jobs: { cell, start }, stop }
   })
+
+const withoutParent = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.updateContext(
+    effect,
+    (context: Context.Context<R>) => Context.omit(Tracer.ParentSpan)(context) as Context.Context<R>
+  )
 
 /** The voice, and whether anybody spoke with it. */
 const listenedTo = (voice: Health.Voice): Post["own"] => {

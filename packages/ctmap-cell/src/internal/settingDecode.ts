@@ -8,7 +8,7 @@ import type { Effective } from "../Settings.ts"
 import { REDACTED } from "./secrets.ts"
 import { codecOf, type Definition, display } from "./settingDefinitions.ts"
 import type { Given } from "./settingSources.ts"
-import { toText, type Tree } from "./settingTree.ts"
+import { nothingSaid, toText } from "./settingTree.ts"
 
 export interface Decoded {
   readonly value: unknown
@@ -22,7 +22,7 @@ export const decodeCell = (
   given: ReadonlyMap<string, Given>
 ): Decoded => {
   if (cell.config === undefined) return { value: {}, effective: [], issues: [] }
-  const trees: Record<string, Tree> = {}
+  const trees = nothingSaid()
   for (const { field, name } of definitions) {
     const said = given.get(name)
     if (said !== undefined) trees[field] = said.tree
@@ -45,7 +45,7 @@ const effectiveOf = (
   given: Given | undefined
 ): Effective => {
   const schema = cell.fields[field]
-  const isSet = values[field] !== undefined && schema !== undefined
+  const isSet = Object.hasOwn(values, field) && values[field] !== undefined
   const shown = () =>
     display(codecOf(Schema.Struct({ [field]: schema ?? Schema.Unknown })), { [field]: values[field] })[field]
   return {

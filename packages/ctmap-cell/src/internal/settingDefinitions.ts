@@ -5,7 +5,7 @@ import * as SchemaAST from "effect/SchemaAST"
 import type * as Cell from "../Cell.ts"
 import { kebab, upperSnake } from "./naming.ts"
 import { isSecret, REDACTED } from "./secrets.ts"
-import { type Tree, toText } from "./settingTree.ts"
+import { nothingSaid, type Tree, toText } from "./settingTree.ts"
 
 export interface Definition {
   /** The id of the cell that it belongs to. */
@@ -62,9 +62,9 @@ export const definitionsOf = (cell: Cell.Any, prefix: string): ReadonlyArray<Def
   })
 
 const fallbackOf = (codec: TextCodec, field: string, secret: boolean): string | undefined => {
-  const decoded = Schema.decodeUnknownResult(codec)({})
+  const decoded = Schema.decodeUnknownResult(codec)(nothingSaid())
   if (Result.isFailure(decoded)) return undefined
-  if (decoded.success[field] === undefined) return "unset"
+  if (!Object.hasOwn(decoded.success, field) || decoded.success[field] === undefined) return "unset"
   return secret ? REDACTED : display(codec, decoded.success)[field] || "(empty)"
 }
 

@@ -2,6 +2,9 @@
 
 export type Tree = string | ReadonlyArray<Tree> | { readonly [key: string]: Tree }
 
+/** No setting has been read; not even one of a name that every object knows. */
+export const nothingSaid = (): Record<string, Tree> => Object.create(null)
+
 /** As in a flag: lists by commas, mappings as `key=value` by commas. */
 export const toText = (tree: Tree): string =>
   typeof tree === "string"
