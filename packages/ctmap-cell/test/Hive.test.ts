@@ -127,7 +127,9 @@ describe("a cell that does not start", () => {
   it.effect.each(["interruptible", "uninterruptible"] as const)("because it hangs, %s", (how) =>
     Effect.gen(function* () {
       const did: Array<string> = []
-      const never = how === "interruptible" ? Effect.never : Effect.uninterruptible(Effect.never)
+      let isInterrupted = false
+      const hangs = Effect.onInterrupt(Effect.never, () => Effect.sync(() => void (isInterrupted = true)))
+      const never = how === "interruptible" ? hangs : Effect.uninterruptible(hangs)
       const hive = hiveWith(did, Layer.effectDiscard(never), { startTimeout: "1 second" })
       const fiber = yield* Effect.forkChild(outcome(Hive.layer(hive)), { startImmediately: true })
       yield* TestClock.adjust("1 minute")
@@ -135,6 +137,7 @@ describe("a cell that does not start", () => {
       assert.instanceOf(error, HiveError.StartError)
       assert.strictEqual(error.reason, "timed-out")
       assert.include(error.message, 'cell "odd" of hive "app" did not start: it was not done within 1s')
+      assert.strictEqual(isInterrupted, how === "interruptible")
       assert.deepStrictEqual(did, ["+first", "+second", "-second", "-first"])
     })
   )
@@ -148,15 +151,31 @@ describe("a cell that does not start", () => {
     })
   )
 
-  it.effect("lets an interruption stop what has started", () =>
+  it.effect("in time releases what it acquires afterwards", () =>
     Effect.gen(function* () {
       const did: Array<string> = []
-      const fiber = yield* Effect.forkChild(outcome(Hive.layer(hiveWith(did, Layer.effectDiscard(Effect.never)))), {
-        startImmediately: true
-      })
+      const note = (word: string) => Effect.sync(() => void did.push(word))
+      const slow = Effect.acquireRelease(Effect.andThen(Effect.sleep("1 minute"), note("acquired")), () =>
+        note("released")
+      )
+      const hive = hiveWith(did, Layer.effectDiscard(slow), { startTimeout: "1 second" })
+      const fiber = yield* Effect.forkChild(outcome(Hive.layer(hive)), { startImmediately: true })
+      yield* TestClock.adjust("30 seconds")
+      assert.instanceOf(yield* Fiber.join(fiber), HiveError.StartError)
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(did, ["+first", "+second", "-second", "-first", "acquired", "released"])
+    })
+  )
+
+  it.effect("lets an interruption stop what has started, and what was starting", () =>
+    Effect.gen(function* () {
+      const did: Array<string> = []
+      const starting = Effect.onInterrupt(Effect.never, () => Effect.sync(() => void did.push("interrupted")))
+      const layer = Hive.layer(hiveWith(did, Layer.effectDiscard(starting)))
+      const fiber = yield* Effect.forkChild(outcome(layer), { startImmediately: true })
       yield* TestClock.adjust("1 second")
       yield* Fiber.interrupt(fiber)
-      assert.deepStrictEqual(did, ["+first", "+second", "-second", "-first"])
+      assert.deepStrictEqual(did, ["+first", "+second", "interrupted", "-second", "-first"])
     })
   )
 })
@@ -268,6 +287,19 @@ describe("what a cell sees", () => {
       const context = yield* Layer.build(Hive.layer(Hive.make("app", { cells: [box] })))
       assert.strictEqual(Context.get(context, B), "secret")
       assert.isFalse(context.mapUnsafe.has(A.key))
+    })
+  )
+
+  it.effect("what a nested cell makes does not leave the cell that keeps it private", () =>
+    Effect.gen(function* () {
+      const maker = Cell.make("maker", {
+        description: "",
+        provides: [A, B],
+        layer: Layer.merge(Layer.succeed(A, ""), Layer.succeed(B, ""))
+      })
+      const box = Cell.make("box", { description: "", private: [A], cells: [maker] })
+      const context = yield* Layer.build(Hive.layer(Hive.make("app", { cells: [box] })))
+      assert.deepStrictEqual([context.mapUnsafe.has(A.key), context.mapUnsafe.has(B.key)], [false, true])
     })
   )
 

@@ -48,9 +48,10 @@ const seriesOf = (name: string) =>
     all
       .filter(({ id }) => id === name)
       .map(({ attributes, state }): Record<string, unknown> =>
-        Object.assign({}, attributes, { n: "count" in state ? Number(state.count) : state })
+        Object.assign({}, attributes, {
+          n: Number("count" in state ? state.count : "value" in state ? state.value : 0)
+        })
       )
-      .filter((series) => series["n"] !== 0)
       .toSorted((a, b) => JSON.stringify(a).localeCompare(JSON.stringify(b)))
   )
 
@@ -305,7 +306,16 @@ describe("what a job leaves behind", () => {
       )
       const { stop } = yield* running(jobs)
       yield* TestClock.adjust("51 seconds")
+      const runningNow = seriesOf("cell_job_running")
+      assert.deepStrictEqual(yield* runningNow, [
+        { cell: "worker", job: "scan", n: 1 },
+        { cell: "worker", job: "tick", n: 0 }
+      ])
       yield* stop
+      assert.deepStrictEqual(
+        (yield* runningNow).map((series) => series["n"]),
+        [0, 0]
+      )
       assert.deepStrictEqual(yield* seriesOf("cell_job_runs_total"), [
         { cell: "worker", job: "scan", outcome: "interrupted", n: 1 },
         { cell: "worker", job: "tick", outcome: "failure", n: 2 },

@@ -42,7 +42,7 @@ interface Running {
   readonly scope: Scope.Scope
 }
 
-/** Starts all. What has started is stopped again when one fails, when this is interrupted, and with the scope. */
+/** Starts all, each with a finalizer in the scope. A layer closes its scope when it fails or is interrupted, too. */
 export const run = (
   cells: Graph.Cells,
   options: Options
@@ -59,7 +59,7 @@ export const run = (
       Context.add(Lifecycle, lifecycle.lifecycle),
       Context.add(Settings.Settings, settings)
     )
-    const scope = yield* Scope.fork(outer.mapUnsafe.get(Scope.Scope.key) as Scope.Scope)
+    const scope = yield* Effect.scope
     yield* Scope.addFinalizer(scope, Effect.andThen(health.say([], { status: "stopped", message: "" }), health.close))
     const running: Running = {
       hive: cells.name,
@@ -72,19 +72,15 @@ export const run = (
       provided: new Map(),
       scope
     }
-    const all = Effect.gen(function* () {
-      for (const { id } of graph.nodes)
-        yield* health.add(pathOf(graph, id), { kind: "cell", status: "stopped", message: "not started yet" })
-      const [, millis] = yield* LifecycleStore.timed(
-        Effect.forEach(graph.order, (id) => startCell(running, id), { discard: true })
-      )
-      yield* Scope.addFinalizer(scope, endOf(running))
-      yield* health.say([], { status: "ok", message: "" })
-      yield* lifecycle.setReady(true)
-      yield* Effect.logDebug(`hive "${cells.name}" has started`, { cells: graph.order.length, millis })
-    })
-    // A failed layer is released with the scope around it, which may be long after: stop at once.
-    yield* Effect.onExit(all, (exit) => (Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)))
+    for (const { id } of graph.nodes)
+      yield* health.add(pathOf(graph, id), { kind: "cell", status: "stopped", message: "not started yet" })
+    const [, millis] = yield* LifecycleStore.timed(
+      Effect.forEach(graph.order, (id) => startCell(running, id), { discard: true })
+    )
+    yield* Scope.addFinalizer(scope, endOf(running))
+    yield* health.say([], { status: "ok", message: "" })
+    yield* lifecycle.setReady(true)
+    yield* Effect.logDebug(`hive "${cells.name}" has started`, { cells: graph.order.length, millis })
     const exported = [...running.provided].map(([id, context]) => publicPart(graph, id, context))
     return Context.mergeAll(visible, ...exported)
   })
