@@ -68,9 +68,11 @@ const onlyOpen = Effect.gen(function* () {
 const oneByOne = Effect.gen(function* () {
   const { pairs } = yield* CtMapSources.CtMapSources
   for (const { open } of yield* pairs) {
-    const engine = yield* GcEngine.make({})
     yield* Effect.scoped(
-      Effect.flatMap(open, (pair) => engine.sweep(pair, { serial: 1, requests: [GcRequest.expired] }))
+      Effect.gen(function* () {
+        const engine = yield* GcEngine.make({})
+        yield* engine.sweep(yield* open, { serial: 1, requests: [GcRequest.expired] })
+      })
     )
   }
 })

@@ -19,11 +19,13 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
 import type { Deleted } from "./GcEvents.ts"
 import type * as GcPass from "./GcPass.ts"
 import { type GcRequest, isVolatile } from "./GcRequest.ts"
 import * as Guard from "./Guard.ts"
 import * as Judge from "./internal/judge.ts"
+import * as Programs from "./internal/programs.ts"
 import * as Sweep from "./internal/sweep.ts"
 import { MapTally } from "./internal/tally.ts"
 import * as Pace from "./Pace.ts"
@@ -121,22 +123,29 @@ export const layer = (options: Options = {}): Layer.Layer<GcEngine, never, Bpf.B
   Layer.effect(GcEngine, make(options))
 
 /** See {@link layer}. @since 0.1.0 */
-export const make: (options: Options) => Effect.Effect<GcEngine["Service"], never, Bpf.Bpf | KernelClock.KernelClock> =
-  Effect.fnUntraced(function* (options: Options) {
+export const make: (
+  options: Options
+) => Effect.Effect<GcEngine["Service"], never, Bpf.Bpf | KernelClock.KernelClock | Scope.Scope> = Effect.fnUntraced(
+  function* (options: Options) {
     const bpf = yield* Bpf.Bpf
+    const programs = yield* Programs.make
     const clock = yield* KernelClock.KernelClock
     const iterators = yield* Effect.serviceOption(MapIterator.MapIterator)
     const kernel = Option.match(iterators, {
       onNone: () => Context.make(Bpf.Bpf, bpf),
       onSome: (iterator) => Context.make(Bpf.Bpf, bpf).pipe(Context.add(MapIterator.MapIterator, iterator))
     })
-    return GcEngine.of({ sweep: (pair, plan) => Effect.provide(sweepPair(pair, plan, clock, options), kernel) })
-  })
+    return GcEngine.of({
+      sweep: (pair, plan) => Effect.provide(sweepPair(pair, plan, clock, programs, options), kernel)
+    })
+  }
+)
 
 const sweepPair = (
   pair: CtPair.CtPair,
   plan: Plan,
   clock: KernelClock.KernelClock["Service"],
+  programs: Programs.Programs,
   { engine = "auto", batchSize = 1024, kernelMaxEntries = KERNEL_MAX_ENTRIES }: Options
 ): Effect.Effect<GcPass.GcPass, SweepError, Bpf.Bpf> =>
   Effect.gen(function* () {
@@ -194,6 +203,7 @@ const sweepPair = (
             hook,
             engine,
             nat: pair.nat,
+            programs,
             kernelMaxEntries,
             batchSize,
             progress: plan.progress

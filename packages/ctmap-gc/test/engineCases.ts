@@ -23,13 +23,15 @@ export const sweep = (
   plan: Partial<GcEngine.Plan> = {},
   now = NOW
 ) =>
-  Effect.flatMap(
-    Effect.provideService(
-      GcEngine.make(engine === undefined ? {} : { engine }),
-      KernelClock.KernelClock,
-      Stage.ktime(now)
-    ),
-    ({ sweep: run }) => run(pair, { serial: 1, requests: [GcRequest.expired], ...plan })
+  Effect.scoped(
+    Effect.flatMap(
+      Effect.provideService(
+        GcEngine.make(engine === undefined ? {} : { engine }),
+        KernelClock.KernelClock,
+        Stage.ktime(now)
+      ),
+      ({ sweep: run }) => run(pair, { serial: 1, requests: [GcRequest.expired], ...plan })
+    )
   )
 
 export const checkSums = (pass: GcPass.GcPass): void => {

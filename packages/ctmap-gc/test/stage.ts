@@ -123,6 +123,8 @@ export interface Filled {
   readonly release?: "1.17" | "1.20"
   readonly layout?: Layout.Verdict
   readonly capacity?: number
+  /** Ends the names of its maps. */
+  readonly name?: string
   readonly type?: number
   readonly tcp?: Iterable<Entry>
   readonly any?: Iterable<Entry>
@@ -145,13 +147,14 @@ export const pair = Effect.fnUntraced(function* (content: Filled) {
     return map
   })
   const layout: Layout.Verdict = content.layout ?? { _tag: "Known", release, evidence: 1 }
+  const suffix = content.name ?? ""
   const digit = family === "ipv4" ? 4 : 6
-  const tcp = yield* make(`cilium_ct${digit}_global`, CtEntry.SIZE, content.tcp ?? [])
-  const any = yield* make(`cilium_ct_any${digit}_global`, CtEntry.SIZE, content.any ?? [])
+  const tcp = yield* make(`cilium_ct${digit}_global${suffix}`, CtEntry.SIZE, content.tcp ?? [])
+  const any = yield* make(`cilium_ct_any${digit}_global${suffix}`, CtEntry.SIZE, content.any ?? [])
   const natMap =
     content.nat === undefined
       ? undefined
-      : yield* make(`cilium_snat_v${digit}_external`, NatEntry.shape(family).size, content.nat)
+      : yield* make(`cilium_snat_v${digit}_external${suffix}`, NatEntry.shape(family).size, content.nat)
   return yield* CtPair.make(
     { _tag: "CtMap", family, transport: "tcp", owner, layout, map: tcp },
     { _tag: "CtMap", family, transport: "any", owner, layout, map: any },

@@ -50,8 +50,10 @@ export interface Options {
   readonly now: number
   /** Count and record, but delete nothing. Default false. */
   readonly dryRun?: boolean
-  /** Delete so many at most; default, and largest, is the capacity. */
+  /** Delete so many at most; default, and largest where there are records, is the capacity. */
   readonly limit?: number
+  /** Record what is deleted. Without records a run never stops for want of room. Default true. */
+  readonly records?: boolean
 }
 
 /**
@@ -244,7 +246,7 @@ const runOnce = (
   kernel: Bpf.Calls,
   { ct, nat }: Target,
   open: Open,
-  { now, dryRun = false, limit = open.capacity }: Options
+  { now, dryRun = false, records = true, limit = records ? open.capacity : U32 }: Options
 ): Effect.Effect<Run, BpfError> =>
   Effect.callback<Run, BpfError>((resume) => {
     const fail = (errno: number): void => resume(Effect.fail(Program.failure("run program", errno, ct)))
@@ -253,8 +255,9 @@ const runOnce = (
     const { sweep, option } = Layout
     const context = new Uint32Array(sweep.words)
     context[sweep.now] = now
-    context[sweep.options] = (nat === undefined ? 0 : option.withNat) | (dryRun ? option.dryRun : 0)
-    context[sweep.limit] = Math.max(0, Math.min(limit, open.capacity))
+    context[sweep.options] =
+      (nat === undefined ? 0 : option.withNat) | (dryRun ? option.dryRun : 0) | (records ? 0 : option.noRecords)
+    context[sweep.limit] = Math.max(0, Math.min(limit, records ? open.capacity : U32))
     kernel.runProgramAsync(open.fd, new Uint8Array(context.buffer), (rc) =>
       rc < 0 ? fail(-rc) : resume(Effect.succeed(runOf(context, open.memory)))
     )

@@ -3,7 +3,7 @@
  * is one step that nothing interrupts.
  */
 import { CtEntry, NatDerivation } from "ctmap-core"
-import { type Bpf, BpfError, type BpfMap, CompareAndDelete, NatCleanUp } from "ctmap-kernel"
+import { type Bpf, BpfError, type BpfMap, type CompareAndDelete, NatCleanUp } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type * as GcPass from "../GcPass.ts"
@@ -29,9 +29,7 @@ export const makeDeleter = (
   Effect.gen(function* () {
     const { map, family } = target.ct
     const context = yield* Effect.context<Bpf.Bpf | Scope.Scope>()
-    const table = tableOf(map)
-    const options = { engine: engineOf(plan) }
-    const load = yield* Effect.cached(Effect.provide(CompareAndDelete.make(table, options), context))
+    const load = yield* Effect.cached(Effect.provide(plan.programs.compareAndDelete(map, engineOf(plan)), context))
     const loadNat = yield* Effect.cached(Effect.provide(natCleaner(target, plan), context))
     const finish = finisher(target, plan, tally)
     const gone = new Candidates({ family, release: target.release }, "presence", 1024)
@@ -101,16 +99,10 @@ const natCleaner = (
 ): Effect.Effect<NatCleaner | undefined, BpfError.BpfError, Bpf.Bpf | Scope.Scope> =>
   plan.nat === undefined || plan.dryRun
     ? Effect.undefined
-    : Effect.map(
-        NatCleanUp.make(
-          { ct: tableOf(ct.map), nat: tableOf(plan.nat.map), family: ct.family },
-          { engine: engineOf(plan) }
-        ),
-        (cleanUp) => (candidates) => {
-          candidates.verdicts.fill(UNKNOWN, 0, candidates.count)
-          return cleanUp.run(candidates, candidates.count)
-        }
-      )
+    : Effect.map(plan.programs.cleanUp(ct, plan.nat, engineOf(plan)), (cleanUp) => (candidates) => {
+        candidates.verdicts.fill(UNKNOWN, 0, candidates.count)
+        return cleanUp.run(candidates, candidates.count)
+      })
 
 /** No verdict of a clean-up. */
 const UNKNOWN = 255
@@ -142,14 +134,6 @@ const cleanedUpTo = (candidates: Candidates): GcPass.NatCounts => {
 /** How an engine of ours is had from those of the kernel package. */
 const engineOf = ({ engine }: Plan): "auto" | "program" | "portable" =>
   engine === "portable" ? "portable" : engine === "hybrid" ? "program" : "auto"
-
-/** An open map as programs take it. */
-export const tableOf = ({ fd, name, info }: BpfMap.BpfMap): CompareAndDelete.Table => ({
-  fd,
-  name,
-  keySize: info.keySize,
-  valueSize: info.valueSize
-})
 
 /** What follows from a deletion besides NAT: reasons, the hook, events. In a dry run, what would. */
 export const finisher = (

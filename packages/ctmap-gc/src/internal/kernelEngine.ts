@@ -3,7 +3,7 @@
  * size; everything else goes by batches.
  */
 import { CtColumns } from "ctmap-core"
-import { type Bpf, KernelSweep, Scan } from "ctmap-kernel"
+import { type Bpf, type KernelSweep, Scan } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -11,12 +11,18 @@ import * as GcReason from "../GcReason.ts"
 import * as Guard from "../Guard.ts"
 import { Candidates } from "./candidates.ts"
 import { clockCheck, latestOf } from "./clockCheck.ts"
-import { finisher, tableOf } from "./deleter.ts"
+import { finisher } from "./deleter.ts"
 import type { Plan, SweepError, Target } from "./plan.ts"
 import type { MapTally } from "./tally.ts"
 
 export const isForKernel = ({ ct }: Target, { engine, judge, dryRun, kernelMaxEntries }: Plan): boolean =>
   engine === "kernel" && judge.isExpiryOnly && !dryRun && ct.map.info.maxEntries <= kernelMaxEntries
+
+/** Somebody hears of each entry that goes: a run records it. */
+const isTold = ({ publish, hook }: Plan): boolean => publish !== undefined || hook !== undefined
+
+/** Deletions of a run that records nothing. */
+const MOST = 0xffff_ffff
 
 /** Records that are made events of at a time. */
 const SLICE = 1024
@@ -28,19 +34,19 @@ export const sweepInKernel = (
 ): Effect.Effect<void, SweepError, Bpf.Bpf | Scope.Scope> =>
   Effect.gen(function* () {
     tally.engine = "kernel"
-    const { map, family } = target.ct
+    const { map } = target.ct
     if (plan.checksClock) yield* checkClock(target, plan)
-    const nat = plan.nat === undefined ? undefined : tableOf(plan.nat.map)
-    const program = yield* KernelSweep.make({ ct: tableOf(map), nat, family })
+    const program = yield* plan.programs.sweep(target.ct, plan.nat)
+    const records = isTold(plan)
     const account = accountant(target, plan, tally)
     const allowed = plan.limits.maxDeletions
     for (;;) {
-      const limit = Math.min(program.capacity, allowed - tally.deleted)
+      const limit = Math.min(records ? program.capacity : MOST, allowed - tally.deleted)
       // What a run has deleted is told of, whoever loses interest meanwhile.
       const isDone = yield* Effect.uninterruptible(
         Effect.gen(function* () {
           const before = performance.now()
-          const run = yield* program.run({ now: plan.now, limit })
+          const run = yield* program.run({ now: plan.now, limit, records })
           tally.called(performance.now() - before)
           yield* account(run)
           return !run.stopped
@@ -86,7 +92,6 @@ const accountant = (
   const { family } = target.ct
   const columns = new CtColumns.CtColumns({ family, release: target.release })
   const gone = new Candidates({ family, release: target.release }, "presence", SLICE)
-  const isTold = plan.publish !== undefined || plan.hook !== undefined
   return Effect.fnUntraced(function* (run) {
     tally.reads++
     tally.add(run)
@@ -94,7 +99,7 @@ const accountant = (
     tally.wanted = tally.deleted + tally.refreshed + tally.vanished + tally.busy
     tally.seen = tally.wanted + run.kept
     for (const request of tally.requests) request.wanted = tally.wanted
-    if (!isTold) {
+    if (!isTold(plan)) {
       tally.reasons.expired += run.deleted
       for (const request of tally.requests) request.deleted += run.deleted
       return

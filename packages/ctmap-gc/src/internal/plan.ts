@@ -7,6 +7,7 @@ import type * as Guard from "../Guard.ts"
 import type { Pace } from "../Pace.ts"
 import type { Hook } from "../PurgeHook.ts"
 import type { Judge } from "./judge.ts"
+import type { Programs } from "./programs.ts"
 
 /** `auto`: hybrid, or portable where programs cannot be had. */
 type Engine = "auto" | GcPass.Engine
@@ -28,6 +29,7 @@ export interface Plan {
   readonly engine: Engine
   /** The NAT map that goes with the CT map; without one, NAT is left alone. */
   readonly nat: CtPair.NatMap | undefined
+  readonly programs: Programs
   /** Larger maps are not for the kernel engine. */
   readonly kernelMaxEntries: number
   /** Entries per read. */

@@ -17,7 +17,7 @@
 export const record = { size: 104, key: 0, value: 40, nat: 96 } as const
 
 /** `enum`: what is wanted of a run. */
-export const option = { withNat: 1, dryRun: 2, idle: 4 } as const
+export const option = { withNat: 1, dryRun: 2, idle: 4, noRecords: 8 } as const
 
 /** `struct sweep`, in words. */
 export const sweep = {

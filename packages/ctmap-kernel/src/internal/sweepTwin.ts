@@ -83,8 +83,9 @@ const sweepOf =
         return false
       }
       const index = context[sweep.records]!
-      const slot = index < limit ? records.lookup(indexKey(index)) : undefined
-      if (slot === undefined && !isDry) {
+      const isTold = (options & option.noRecords) === 0
+      const slot = isTold && index < limit ? records.lookup(indexKey(index)) : undefined
+      if (!isDry && (isTold ? slot === undefined : context[sweep.deleted]! >= limit)) {
         count("stopped")
         return true
       }

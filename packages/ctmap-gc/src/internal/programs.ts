@@ -1,0 +1,118 @@
+/**
+ * The programs of an engine, kept from one pass to the next: loading one takes up to 20 ms, more than it then needs for a
+ * small table.
+ *
+ * A program holds its maps alive. So there are few of them, one that is idle goes, and where a map has been replaced
+ * under its pin those of the old one go with the next pass.
+ */
+import { Bpf, type BpfError, type BpfMap, CompareAndDelete, type CtPair, KernelSweep, NatCleanUp } from "ctmap-kernel"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as RcMap from "effect/RcMap"
+import type * as Scope from "effect/Scope"
+
+/** How a program is had: in the kernel, without, or whichever can be. */
+type Choice = "auto" | "program" | "portable"
+
+export interface Programs {
+  readonly compareAndDelete: (
+    map: BpfMap.BpfMap,
+    engine: Choice
+  ) => Effect.Effect<CompareAndDelete.CompareAndDelete, BpfError.BpfError, Scope.Scope>
+  readonly cleanUp: (
+    ct: CtPair.CtMap,
+    nat: CtPair.NatMap,
+    engine: Choice
+  ) => Effect.Effect<NatCleanUp.NatCleanUp, BpfError.BpfError, Scope.Scope>
+  readonly sweep: (
+    ct: CtPair.CtMap,
+    nat: CtPair.NatMap | undefined
+  ) => Effect.Effect<KernelSweep.KernelSweep, BpfError.BpfError, Scope.Scope>
+}
+
+/** Programs of each kind that are kept: the global maps have four, clusters take turns. */
+const MOST = 16
+const IDLE = Duration.minutes(15)
+
+/** Loaded programs of one kind. */
+interface Shelf<A> {
+  /** The program of a key; `place` names what it is for, of which there is one at a time. */
+  readonly get: (
+    place: string,
+    key: string,
+    load: Effect.Effect<A, BpfError.BpfError, Bpf.Bpf | Scope.Scope>
+  ) => Effect.Effect<A, BpfError.BpfError, Scope.Scope>
+}
+
+const shelf = Effect.fnUntraced(function* <A>() {
+  const bpf = yield* Bpf.Bpf
+  const loads = new Map<string, Effect.Effect<A, BpfError.BpfError, Bpf.Bpf | Scope.Scope>>()
+  const current = new Map<string, string>()
+  const kept = yield* RcMap.make({
+    lookup: (key: string) => Effect.provideService(loads.get(key)!, Bpf.Bpf, bpf),
+    idleTimeToLive: IDLE,
+    capacity: MOST
+  })
+  const result: Shelf<A> = {
+    get: (place, key, load) =>
+      Effect.gen(function* () {
+        const before = current.get(place)
+        if (before !== undefined && before !== key) yield* RcMap.invalidate(kept, before)
+        current.set(place, key)
+        loads.set(key, load)
+        return yield* RcMap.get(kept, key).pipe(
+          // No room: for this pass only.
+          Effect.catchTag("ExceededCapacityError", () => Effect.provideService(load, Bpf.Bpf, bpf)),
+          Effect.ensuring(Effect.sync(() => loads.delete(key)))
+        )
+      })
+  }
+  return result
+})
+
+export const make: Effect.Effect<Programs, never, Bpf.Bpf | Scope.Scope> = Effect.gen(function* () {
+  const deleters = yield* shelf<CompareAndDelete.CompareAndDelete>()
+  const cleaners = yield* shelf<NatCleanUp.NatCleanUp>()
+  const sweeps = yield* shelf<KernelSweep.KernelSweep>()
+  const { provideService } = Effect
+  const bpf = yield* Bpf.Bpf
+  return {
+    compareAndDelete: (map, engine) => {
+      const load = (which: Choice) => CompareAndDelete.make(tableOf(map), { engine: which })
+      return choose(
+        engine,
+        deleters.get(map.name, `${map.info.id}`, load("program")),
+        provideService(load(engine), Bpf.Bpf, bpf)
+      )
+    },
+    cleanUp: ({ map, family }, nat, engine) => {
+      const target = { ct: tableOf(map), nat: tableOf(nat.map), family }
+      const load = (which: Choice) => NatCleanUp.make(target, { engine: which })
+      const kept = cleaners.get(map.name, `${map.info.id} ${nat.map.info.id}`, load("program"))
+      return choose(engine, kept, provideService(load(engine), Bpf.Bpf, bpf))
+    },
+    sweep: ({ map, family }, nat) => {
+      const target = { ct: tableOf(map), nat: nat === undefined ? undefined : tableOf(nat.map), family }
+      return sweeps.get(map.name, `${map.info.id} ${nat?.map.info.id ?? "-"}`, KernelSweep.make(target))
+    }
+  }
+})
+
+/**
+ * What is kept is a program and nothing else: it has its map for itself. What works by single calls works on an fd of the
+ * pass, which is another map's soon after: it is made for the pass, and goes with it.
+ */
+const choose = <A>(
+  engine: Choice,
+  kept: Effect.Effect<A, BpfError.BpfError, Scope.Scope>,
+  fresh: Effect.Effect<A, BpfError.BpfError, Scope.Scope>
+): Effect.Effect<A, BpfError.BpfError, Scope.Scope> =>
+  engine === "portable" ? fresh : engine === "program" ? kept : Effect.catchTag(kept, "BpfError", () => fresh)
+
+/** An open map as programs take it. */
+const tableOf = ({ fd, name, info }: BpfMap.BpfMap): CompareAndDelete.Table => ({
+  fd,
+  name,
+  keySize: info.keySize,
+  valueSize: info.valueSize
+})
