@@ -87,7 +87,10 @@ export const layerNode = (
   Layer.effectDiscard(
     Effect.gen(function* () {
       const { register } = yield* CtMapSources
-      const maps = yield* Effect.context<CtMaps.CtMaps | NatMaps.NatMaps>()
+      // Not the whole context: that holds the scope of this layer, and pairs are opened for the scope of a pass.
+      const maps: Maps = Context.make(CtMaps.CtMaps, yield* CtMaps.CtMaps).pipe(
+        Context.add(NatMaps.NatMaps, yield* NatMaps.NatMaps)
+      )
       const { local } = yield* Endpoints
       yield* register(
         Effect.map(local, (endpoints) => [

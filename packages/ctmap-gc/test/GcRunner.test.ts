@@ -192,6 +192,20 @@ describe("GcRunner", () => {
     }).pipe(Effect.provide(layer))
   })
 
+  it.effect("closes the maps of a pass when it ends: their fds once belonged to the layer, and piled up", () => {
+    const { layer, control } = host({})
+    return Effect.gen(function* () {
+      const runner = yield* GcRunner.GcRunner
+      yield* runner.run(GcRequest.expired)
+      const after = control.openFds().length
+      for (let pass = 0; pass < 5; pass++) {
+        yield* runner.run(GcRequest.expired)
+        yield* runner.purgeOrphans()
+      }
+      assert.strictEqual(control.openFds().length, after)
+    }).pipe(Effect.provide(layer))
+  })
+
   it.effect("purges orphans of the families that are chosen", () => {
     const { layer, fill, size } = host({})
     return Effect.gen(function* () {
