@@ -315,7 +315,7 @@ describe("NAT clean-up that breaks off", () => {
             control.onCall((call) => {
               if (call === "runProgram" && control.map(pair.tcp.map.fd)?.size() === 0) control.failNext("runProgram", 5)
             }, "after")
-          else control.failNext("delete", 5, { skip: 6 })
+          else control.failNext("delete", 5, { skip: 1 })
           const exit = yield* Effect.exit(
             sweep(engine, pair, { recorded: (pass) => (recorded = pass), publish: (event) => told.push(event) })
           )

@@ -68,7 +68,7 @@ describe("an orphan purge", () => {
     stage((control) =>
       Effect.gen(function* () {
         const pair = yield* Stage.pair({ nat: [orphan(1), orphan(2)] })
-        control.failNext("delete", 16)
+        control.failNext("lookupAndDelete", 16)
         const pass = yield* NatPurge.orphans(pair, { serial: 1, engine: "portable" })
         assert.deepStrictEqual([pass?.busy, pass?.egressDeleted, pass?.vanished], [1, 1, 0])
       })

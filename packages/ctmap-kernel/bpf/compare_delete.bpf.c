@@ -96,7 +96,7 @@ static __always_inline int holds(const void *value, const struct candidate *cand
 __noinline int wait_for_writers(void)
 {
 	int turn = 0;
-	asm volatile(".rept 256\n%0 += 1\n.endr" : "+r"(turn));
+	asm volatile(".rept 384\n%0 += 1\n.endr" : "+r"(turn));
 	return turn;
 }
 

@@ -272,7 +272,7 @@ CLEAN_NAT(6)
 __noinline int wait_for_writers(void)
 {
 	int turn = 0;
-	asm volatile(".rept 96\n%0 += 1\n.endr" : "+r"(turn));
+	asm volatile(".rept 192\n%0 += 1\n.endr" : "+r"(turn));
 	return turn;
 }
 

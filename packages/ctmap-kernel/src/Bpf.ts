@@ -110,6 +110,11 @@ export interface Calls {
   /** BPF_MAP_DELETE_ELEM. */
   readonly delete: (fd: number, key: Uint8Array) => number
   /**
+   * BPF_MAP_LOOKUP_AND_DELETE_ELEM of a hash: the value as it was in the moment it went. Hashes have it since Linux 5.14;
+   * older kernels and other maps answer -EINVAL, -EOPNOTSUPP or -524.
+   */
+  readonly lookupAndDelete: (fd: number, key: Uint8Array, value: Uint8Array) => number
+  /**
    * {@link Calls.update} on another thread, for outer maps: a change of a slot waits out an RCU grace period, 10 ms and
    * more. Calls back with 0 or `-errno`, never before it has returned. It cannot be called off; until then key and value
    * are the kernel's, and the fds, that of an inner map too, have to stay open.

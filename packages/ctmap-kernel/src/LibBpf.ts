@@ -121,9 +121,7 @@ const mapCalls = (bpf: Library) => {
     length: Uint32Array
   ) => number
   const lookup = bpf.func("int bpf_map_lookup_elem(int fd, const void *key, void *value)") as (
-    fd: number,
-    key: Uint8Array | null,
-    value: Uint8Array | null
+    ...args: [fd: number, key: Uint8Array | null, value: Uint8Array | null]
   ) => number
   const update = bpf.func(
     "int bpf_map_update_elem(int fd, const void *key, const void *value, uint64_t flags)"
@@ -138,6 +136,7 @@ const mapCalls = (bpf: Library) => {
   const deleteBatch = bpf.func(
     "int bpf_map_delete_batch(int fd, const void *keys, uint32_t *count, const void *opts)"
   ) as (...args: [...Parameters<Bpf.Calls["deleteBatch"]>, opts: null]) => number
+  const lookupAndDelete = bpf.func("int bpf_map_lookup_and_delete_elem(int fd, const void *key, void *value)")
   const closeFd = koffi.load("libc.so.6").func("int close(int fd)") as (fd: number) => number
   const close = (fd: number): number => (closeFd(fd) === 0 ? 0 : -koffi.errno())
   return {
@@ -154,14 +153,14 @@ const mapCalls = (bpf: Library) => {
     mapInfo: (fd) => {
       const info = new Uint8Array(88)
       const rc = infoByFd(fd, info, Uint32Array.of(info.byteLength))
-      // The command answers for programs and links too, in words of their own. Asked for an element without a key, only
-      // what is no map says that the argument is wrong; a map misses the key.
+      // It answers for programs and links too. Without a key, only what is no map says that the argument is wrong.
       return rc < 0 ? rc : lookup(fd, null, null) === EINVAL ? EINVAL : readInfo(info)
     },
     lookup,
     update,
     updateAsync: (fd, key, value, flags, done) => elsewhere(update, [fd, key, value, flags], done),
     delete: remove,
+    lookupAndDelete: lookupAndDelete as Bpf.Calls["lookupAndDelete"],
     deleteAsync: (fd, key, done) => elsewhere(remove, [fd, key], done),
     nextKey: bpf.func("int bpf_map_get_next_key(int fd, const void *key, void *next)") as Bpf.Calls["nextKey"],
     lookupBatch: (fd, cursor, next, keys, values, count) => lookupBatch(fd, cursor, next, keys, values, count, null),

@@ -125,7 +125,7 @@ describe("when the kernel is in the way", () => {
       const read = one(made)
       const cad = yield* CompareAndDelete.make(made.table, { engine: "portable" })
       for (const errno of [16, 35, 110]) {
-        control.failNext("delete", errno)
+        control.failNext("lookupAndDelete", errno)
         assert.strictEqual(cad.run(read, "lifetime", 0, 1), 0)
         assert.deepStrictEqual([...read.verdicts], [verdict.busy])
         assert.strictEqual(cad.totals.busy, 1)
@@ -134,13 +134,59 @@ describe("when the kernel is in the way", () => {
     }).pipe(Effect.provide(kernel()))
   )
 
+  it.effect("an entry that is refreshed between look-up and deletion is put back as it went", () =>
+    Effect.gen(function* () {
+      const made = yield* fixture(shape)
+      const control = yield* BpfMemory.Control
+      const read = one(made)
+      const cad = yield* CompareAndDelete.make(made.table, { engine: "portable" })
+      control.onCall((call) => call === "lookupAndDelete" && made.put(0, 777))
+      assert.strictEqual(cad.run(read, "lifetime", 0, 1), 0)
+      assert.deepStrictEqual([...read.verdicts], [verdict.restored])
+      assert.strictEqual(cad.totals.restored, 1)
+      assert.strictEqual(new DataView(made.get(0)!.slice().buffer).getUint32(32, true), 777)
+    }).pipe(Effect.provide(kernel()))
+  )
+
+  it.effect("what the datapath made anew before it could be put back is the datapath's", () =>
+    Effect.gen(function* () {
+      const made = yield* fixture(shape)
+      const control = yield* BpfMemory.Control
+      const read = one(made)
+      const cad = yield* CompareAndDelete.make(made.table, { engine: "portable" })
+      control.onCall((call) => {
+        if (call === "lookupAndDelete") made.put(0, 777)
+        if (call === "update") made.put(0, 888)
+      })
+      assert.strictEqual(cad.run(read, "lifetime", 0, 1), 0)
+      assert.deepStrictEqual([...read.verdicts], [verdict.restored])
+      assert.strictEqual(new DataView(made.get(0)!.slice().buffer).getUint32(32, true), 888)
+    }).pipe(Effect.provide(kernel()))
+  )
+
+  for (const errno of [524, 95, 22]) {
+    it.effect(`a kernel that cannot take an entry (${errno}) is asked once, and deletes`, () =>
+      Effect.gen(function* () {
+        const made = yield* fixture(shape)
+        const control = yield* BpfMemory.Control
+        const cad = yield* CompareAndDelete.make(made.table, { engine: "portable" })
+        for (let i = 0; i < 3; i++) made.put(i, 100)
+        control.failNext("lookupAndDelete", errno)
+        const before = control.count("lookupAndDelete")
+        const totals = yield* cad.deleteAll(made.candidates(3, 100), "lifetime", 3)
+        assert.strictEqual(totals.deleted, 3)
+        assert.strictEqual(control.count("lookupAndDelete") - before, 1)
+      }).pipe(Effect.provide(kernel()))
+    )
+  }
+
   it.effect("entries that vanish between look-up and deletion are vanished, not failures (G9)", () =>
     Effect.gen(function* () {
       const made = yield* fixture(shape)
       const control = yield* BpfMemory.Control
       const read = one(made)
       const cad = yield* CompareAndDelete.make(made.table, { engine: "portable" })
-      control.onCall((call) => call === "delete" && control.map(made.table.fd)?.delete(made.key(0)))
+      control.onCall((call) => call === "lookupAndDelete" && control.map(made.table.fd)?.delete(made.key(0)))
       assert.strictEqual(cad.run(read, "lifetime", 0, 1), 0)
       assert.deepStrictEqual([...read.verdicts], [verdict.vanished])
     }).pipe(Effect.provide(kernel()))
@@ -148,7 +194,7 @@ describe("when the kernel is in the way", () => {
 
   for (const [engine, call, operation] of [
     ["portable", "lookup", "delete"],
-    ["portable", "delete", "delete"],
+    ["portable", "lookupAndDelete", "delete"],
     ["program", "runProgram", "run program"]
   ] as const) {
     it.effect(`a failing ${call} is an error of the ${engine} engine that names the map`, () =>

@@ -11,11 +11,15 @@ const LOCK = 4
 /** -EFAULT where a buffer is shorter than what the kernel would copy: the kernel itself would run past its end. */
 const fault = (buffer: Uint8Array, bytes: number): boolean => buffer.byteLength < bytes
 
+/** HASH, PERCPU_HASH, LRU_HASH, LRU_PERCPU_HASH. */
+const hashes: ReadonlySet<number> = new Set([1, 5, 9, 10])
+
 type ElementCall =
   | "lookup"
   | "update"
   | "updateAsync"
   | "delete"
+  | "lookupAndDelete"
   | "deleteAsync"
   | "nextKey"
   | "lookupBatch"
@@ -53,6 +57,15 @@ export const elementCalls = (kernel: MemoryKernel): Pick<Bpf.Calls, ElementCall>
     update,
     updateAsync: (fd, key, value, flags, done) => void setImmediate(() => done(update(fd, key, value, flags))),
     delete: remove,
+    lookupAndDelete: (fd, key, value) => {
+      const map = kernel.mapOf(fd, "write")
+      if (typeof map === "number") return map
+      // Of Linux 5.14 on, as programs that user space can run are.
+      if (!kernel.settings.programs || !hashes.has(map.properties.type)) return -ENOTSUPP
+      if (fault(key, map.properties.keySize) || fault(value, map.valueBytes)) return -EFAULT
+      const rc = map.lookup(key, value)
+      return rc < 0 ? rc : map.delete(key)
+    },
     deleteAsync: (fd, key, done) => void setImmediate(() => done(remove(fd, key))),
     lookup: (fd, key, value) => {
       const map = kernel.mapOf(fd, "read")

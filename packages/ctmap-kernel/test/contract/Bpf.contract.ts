@@ -290,6 +290,23 @@ const batches = (test: Test): void => {
     assert.strictEqual(bench.bpf.updateBatch(fd, u32(0), u32(0), Uint32Array.of(0)), 0)
     assert.strictEqual(bench.walk(fd).keys.length, 2)
   })
+  for (const type of [MapSpec.mapType.hash, MapSpec.mapType.lruHash]) {
+    test(`type ${type}: what is taken is read as it goes, and can be taken once`, (bench) => {
+      const fd = bench.map({ type, maxEntries: 16 })
+      bench.fill(fd, 3)
+      const value = u32(0)
+      assert.strictEqual(bench.bpf.lookupAndDelete(fd, u32(2), value), 0)
+      assert.strictEqual(readU32(value), 6)
+      assert.strictEqual(bench.bpf.lookupAndDelete(fd, u32(2), value), -2)
+      assert.sameMembers([...bench.walk(fd).keys], [0, 1])
+    })
+  }
+
+  test("nothing can be taken from an array", (bench) => {
+    const fd = bench.map({ type: MapSpec.mapType.array })
+    assert.strictEqual(bench.bpf.lookupAndDelete(fd, u32(0), u32(0)), -524)
+  })
+
   test("a delete batch stops at the first key that is gone and says how many went before it", (bench) => {
     const fd = bench.map({ maxEntries: 16 })
     bench.fill(fd, 10)
