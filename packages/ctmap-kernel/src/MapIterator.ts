@@ -63,7 +63,7 @@ export interface Reader {
 
 /** @since 0.1.0 */
 export interface Options {
-  /** What a read may take: see `callTarget` of `Scan`. */
+  /** What a read may take: see `callTarget` of `Scan`. Default: 1.6 ms, 3.2 ms in maps of 4,000,000 entries and more. */
   readonly callTarget?: Duration.Input
 }
 
@@ -192,7 +192,7 @@ const read = (
   bpf: Bpf.Calls,
   map: BpfMap,
   instance: Instance,
-  { callTarget = ChunkSize.targetOf(map.info.maxEntries) }: Options = {}
+  { callTarget = ChunkSize.iteratorTargetOf(map.info.maxEntries) }: Options = {}
 ): Effect.Effect<Reader, BpfError, Scope.Scope> => {
   const { control, records } = instance
   const chunk = ChunkSize.make(HALF, LEAST, HALF, callTarget)

@@ -72,7 +72,7 @@ export interface Options {
   readonly batchSize?: number
   /**
    * What a call into the kernel may take. Batches are halved after one that took longer, down to what the largest bucket
-   * needs (64 at least), and doubled after one that took less than a quarter. Default: 1 ms, 2 ms in maps of
+   * needs (64 at least), and doubled after one that took less than nine twentieths. Default: 1 ms, 2 ms in maps of
    * 4 million entries and more.
    */
   readonly callTarget?: Duration.Input

@@ -18,11 +18,20 @@ describe("what a call may take", () => {
 })
 
 describe("how much is asked for next", () => {
+  it("forgets a call that was late once: reads once stayed at half for good", () => {
+    const chunk = ChunkSize.make(4096, 64, 4096, ChunkSize.iteratorTargetOf(524_288))
+    const calls = [1, 9, 0.5, 1].map((millis) => {
+      ChunkSize.called(chunk, millis * MILLI)
+      return chunk.count
+    })
+    assert.deepStrictEqual(calls, [4096, 2048, 4096, 4096])
+  })
+
   it.each([
     ["half as much after a call that took too long", 1024, MILLI + 1, 512],
     ["as much after one that took what it may", 1024, MILLI, 1024],
-    ["as much after one that took a quarter of that", 1024, MILLI / 4, 1024],
-    ["twice as much after one that took less", 1024, MILLI / 4 - 1, 2048],
+    ["as much after one that took nine twentieths of that", 1024, 0.45 * MILLI, 1024],
+    ["twice as much after one that took less", 1024, 0.45 * MILLI - 1, 2048],
     ["no more than there is room for", 3000, 0, 4096],
     ["no less than the largest bucket needs", 100, 50 * MILLI, 64],
     ["whole entries", 129, 2 * MILLI, 64]
@@ -56,7 +65,7 @@ describe("how much is asked for next", () => {
       ChunkSize.called(chunk, rest * nanosPerEntry)
       assert.strictEqual(chunk.count, rest)
       assert.isTrue(rest * nanosPerEntry <= MILLI || rest === 64)
-      assert.isTrue(rest * nanosPerEntry >= MILLI / 4 || rest === 4096)
+      assert.isTrue(rest * nanosPerEntry >= 0.45 * MILLI || rest === 4096)
     }
   )
 })

@@ -2,8 +2,8 @@
  * How much to ask of the kernel at a time, so that no call holds its CPU for long and none is made for little.
  *
  * Batches and iterators go by it alike: half as much after a call that took longer than is wanted, twice as much after
- * one that took less than a quarter. Half of too long is more than a quarter, so it comes to rest where calls take
- * between a quarter of the target and all of it.
+ * one that took less than nine twentieths. Half of too long is more than that, so it comes to rest where calls take between
+ * nine twentieths of the target and all of it; and one call that was late for another reason is forgotten by the next.
  */
 import * as Duration from "effect/Duration"
 
@@ -21,6 +21,9 @@ export interface ChunkSize {
 /** What a call in a map of so many entries may take by default. The promise is twice as much. */
 export const targetOf = (maxEntries: number): Duration.Duration => Duration.millis(maxEntries < LARGE ? 1 : 2)
 
+/** What a read of an iterator may take: it is on another thread, and every read has to be waited for there. */
+export const iteratorTargetOf = (maxEntries: number): Duration.Duration => Duration.times(targetOf(maxEntries), 1.6)
+
 /** Where each entry costs twice as much: nothing of the map is in a cache any more. */
 const LARGE = 4_000_000
 
@@ -36,9 +39,16 @@ export const make = (count: number, least: number, most: number, target: Duratio
   longest: 0
 })
 
+/** Of the target. */
+const GROWS_BELOW = 0.45
+
 /** How much to ask for after a call that took so many nanoseconds. */
 export const nextCount = ({ count, least, most, target }: Omit<ChunkSize, "longest">, took: number): number =>
-  took > target ? Math.max(least, Math.floor(count / 2)) : took < target / 4 ? Math.min(most, count * 2) : count
+  took > target
+    ? Math.max(least, Math.floor(count / 2))
+    : took < target * GROWS_BELOW
+      ? Math.min(most, count * 2)
+      : count
 
 /** Takes note of a call that did what was asked. */
 export const called = (size: ChunkSize, took: number): void => {
