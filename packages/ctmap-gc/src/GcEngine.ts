@@ -13,10 +13,8 @@
  */
 import type { CtTime, Filter, MapKind } from "ctmap-core"
 import { Bpf, type BpfError, type CtPair, Dump, KernelClock, Layout, MapIterator, Owner, type Scan } from "ctmap-kernel"
-import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
@@ -28,6 +26,7 @@ import * as Judge from "./internal/judge.ts"
 import * as Programs from "./internal/programs.ts"
 import * as Sweep from "./internal/sweep.ts"
 import { MapTally } from "./internal/tally.ts"
+import { whyStopped } from "./internal/whyStopped.ts"
 import * as Pace from "./Pace.ts"
 import { PurgeHook } from "./PurgeHook.ts"
 
@@ -230,7 +229,7 @@ const sweepPair = (
       for (const { carryOut } of sweeps) yield* carryOut
     })
     return yield* pass.pipe(
-      Effect.onExit((exit) => Effect.sync(() => plan.recorded?.(record(whyOf(exit))))),
+      Effect.onExit((exit) => Effect.sync(() => plan.recorded?.(record(whyStopped(exit))))),
       Effect.map(() => record(undefined))
     )
   })
@@ -248,12 +247,3 @@ const targetOf = (ct: CtPair.CtMap) =>
         )
       : Effect.succeed({ ct, owner: ct.owner, release })
   })
-
-const whyOf = (exit: Exit.Exit<void, SweepError>): string | undefined =>
-  Exit.isSuccess(exit)
-    ? undefined
-    : Cause.hasInterruptsOnly(exit.cause)
-      ? "interrupted"
-      : Cause.prettyErrors(exit.cause)
-          .map(({ message }) => message)
-          .join("; ")

@@ -10,6 +10,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { columns, type Deleted } from "./GcEvents.ts"
 import * as GcPass from "./GcPass.ts"
+import { tableOf } from "./internal/programs.ts"
 
 /**
  * Takes the NAT entries of CT entries that were deleted. Batches of another family, and dry runs, are passed over.
@@ -36,7 +37,6 @@ export const make = Effect.fnUntraced(function* (
   if (nat === undefined) return () => Effect.succeed(GcPass.noNat)
   const { transport, ...engine } = options
   const { map } = pair[transport]
-  const tableOf = ({ fd, name, info: { keySize, valueSize } }: typeof map) => ({ fd, name, keySize, valueSize })
   const cleanUp = yield* NatCleanUp.make({ ct: tableOf(map), nat: tableOf(nat.map), family }, engine)
 
   return Effect.fnUntraced(function* (event) {

@@ -18,11 +18,10 @@ import {
   TupleFlags
 } from "ctmap-core"
 import { Bpf, type BpfMap, type CompareAndDelete, CtPair, Dump, Owner } from "ctmap-kernel"
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Guard from "./Guard.ts"
 import { natSweep, type NatSweepError, noCounts } from "./internal/natSweep.ts"
+import { whyStopped } from "./internal/whyStopped.ts"
 import type { NatPass } from "./NatPass.ts"
 import * as Pace from "./Pace.ts"
 
@@ -133,19 +132,10 @@ const pass = (
     const pace = yield* Pace.make(options.budget ?? 1)
     const plan = { ...what, engine: options.engine, dryRun, limits, pace, batchSize: 512, progress: options.progress }
     return yield* natSweep(nat, plan, tally).pipe(
-      Effect.onExit((exit) => Effect.sync(() => options.recorded?.(record(whyOf(exit))))),
+      Effect.onExit((exit) => Effect.sync(() => options.recorded?.(record(whyStopped(exit))))),
       Effect.map(() => record(undefined))
     )
   })
-
-const whyOf = (exit: Exit.Exit<void, NatSweepError>): string | undefined =>
-  Exit.isSuccess(exit)
-    ? undefined
-    : Cause.hasInterruptsOnly(exit.cause)
-      ? "interrupted"
-      : Cause.prettyErrors(exit.cause)
-          .map(({ message }) => message)
-          .join("; ")
 
 const readable = (...maps: ReadonlyArray<CtPair.CtMap>): Effect.Effect<void, Dump.UnknownLayout> => {
   for (const { layout, map } of maps) {

@@ -110,7 +110,8 @@ const choose = <A>(
   engine === "portable" ? fresh : engine === "program" ? kept : Effect.catchTag(kept, "BpfError", () => fresh)
 
 /** An open map as programs take it. */
-const tableOf = ({ fd, name, info }: BpfMap.BpfMap): CompareAndDelete.Table => ({
+/** A map as the programs take it. */
+export const tableOf = ({ fd, name, info }: BpfMap.BpfMap): CompareAndDelete.Table => ({
   fd,
   name,
   keySize: info.keySize,
