@@ -105,6 +105,20 @@ export class GcRunner extends Context.Service<
     readonly initialScanDone: Effect.Effect<void>
     /** Asks the schedule for a pass over families soon. */
     readonly request: (families?: ReadonlyArray<Family.Family>) => Effect.Effect<void>
+    /** The settings that hold now. */
+    readonly settings: Effect.Effect<GcConfig.Settings>
+    /**
+     * Goes by other settings from now on, as an agent does that is told to read its configuration again.
+     *
+     * **Details**
+     *
+     * The limits of the guard and the budget hold from the next pass on, also for requests that say nothing of their
+     * own; everything about time from the next decision on, see `GcSchedule.reconfigure`. A pass that runs ends under the
+     * settings that it began with. The engine cannot change: a warning says so where it would, and the old one is kept.
+     * Families that are added must be listed by a source (`CtMapSources.layerNode` lists both by default). Interruption
+     * and errors: none.
+     */
+    readonly reconfigure: (settings: GcConfig.Settings) => Effect.Effect<void>
   }
 >()("ctmap-gc/GcRunner") {}
 
@@ -121,7 +135,7 @@ export interface Options {
 
 /** See {@link GcRunner}. @since 0.1.0 */
 export const make = Effect.fnUntraced(function* (options: Options = {}) {
-  const settings = yield* GcConfig.GcConfig
+  let settings = yield* GcConfig.GcConfig
   const collector = yield* Collector
   const { pairs } = yield* CtMapSources
   const events = yield* GcEvents
@@ -129,7 +143,8 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
   const scope = yield* Effect.scope
   const { emitCtEntry } = yield* Endpoints
   const isEnabled = yield* Ref.make(false)
-  const terms: Terms = { limits: GcConfig.guardLimits(settings), budget: settings.budget }
+  /** What a pass that begins now goes by, unless its request says otherwise. */
+  const terms = (): Terms => ({ limits: GcConfig.guardLimits(settings), budget: settings.budget })
 
   const overPairs = <A, E>(
     choose: Choice,
@@ -147,10 +162,8 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
     })
 
   const collect: GcRunner["Service"]["runPair"] = (source, request, given) =>
-    Effect.tapErrorTag(
-      collector.collect(source, request, { ...terms, ...given }),
-      "GuardStopped",
-      () => GcMetrics.recordGuardStop
+    Effect.suspend(() => collector.collect(source, request, { ...terms(), ...given })).pipe(
+      Effect.tapErrorTag("GuardStopped", () => GcMetrics.recordGuardStop)
     )
 
   const run: GcRunner["Service"]["run"] = (request, { choose = () => true, ...given } = {}) =>
@@ -172,7 +185,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
               const serial = yield* collector.nextSerial
               let made: NatPass.NatPass | undefined
               const recorded = (pass: NatPass.NatPass): void => void (made = pass)
-              return yield* NatPurge.orphans(pair, { ...terms, ...given, serial, recorded }).pipe(
+              return yield* NatPurge.orphans(pair, { ...terms(), ...given, serial, recorded }).pipe(
                 Effect.provideService(Bpf.Bpf, bpf),
                 // Done, failed or interrupted: what it deleted is gone.
                 Effect.onExit(() => (made === undefined ? Effect.void : GcMetrics.recordNat(made))),
@@ -187,7 +200,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
   const schedule = yield* GcSchedule.make({
     ...options.signals,
     settings,
-    backlog: options.backlog ?? (settings.backlogThreshold > 0 ? yield* Backlog.make : undefined),
+    backlog: options.backlog ?? (yield* Backlog.make),
     decided: ({ intervalMillis, next }) =>
       Effect.gen(function* () {
         yield* GcMetrics.recordInterval(Duration.millis(intervalMillis))
@@ -226,7 +239,19 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
     lastPasses: collector.lastPasses,
     status: schedule.status,
     initialScanDone: schedule.initialScanDone,
-    request: schedule.request
+    request: schedule.request,
+    settings: Effect.sync(() => settings),
+    reconfigure: (given) =>
+      Effect.gen(function* () {
+        const { engine } = settings
+        if (given.engine !== engine) {
+          yield* Effect.logWarning(
+            `the engine is ${engine} until the collector is started anew: it cannot become ${given.engine} meanwhile`
+          )
+        }
+        settings = { ...given, engine }
+        yield* schedule.reconfigure(settings)
+      })
   })
 })
 
@@ -277,7 +302,9 @@ export const layerNoop: Layer.Layer<GcRunner> = Layer.succeed(GcRunner, {
     ({ status }) => status
   ),
   initialScanDone: Effect.void,
-  request: () => Effect.void
+  request: () => Effect.void,
+  settings: Effect.succeed(GcConfig.defaults),
+  reconfigure: () => Effect.void
 })
 
 const idle = GcSchedule.make({
@@ -297,6 +324,8 @@ export class Control extends Context.Service<
     /** Requests that `run` and `runPair` were given, in order. */
     readonly requests: Effect.Effect<ReadonlyArray<GcRequest.GcRequest>>
     readonly isEnabled: Effect.Effect<boolean>
+    /** Settings that `reconfigure` was given, in order. */
+    readonly settings: Effect.Effect<ReadonlyArray<GcConfig.Settings>>
     /** Tells whoever observes. */
     readonly publish: (event: Deleted) => Effect.Effect<void>
     /** What `run` answers from now on. Default: nothing deleted. */
@@ -328,6 +357,7 @@ export const layerTest: Layer.Layer<GcRunner | Control> = Layer.effectContext(
     const { observe4, observe6, publish } = yield* GcEvents
     const noop = yield* GcRunner.pipe(Effect.provide(layerNoop))
     const requests: Array<GcRequest.GcRequest> = []
+    const settings: Array<GcConfig.Settings> = []
     let isEnabled = false
     let answered: RanCt = { pairs: [], deleted: 0 }
     const runner = GcRunner.of({
@@ -344,11 +374,14 @@ export const layerTest: Layer.Layer<GcRunner | Control> = Layer.effectContext(
           noop.runPair(source, request)
         ),
       observe4,
-      observe6
+      observe6,
+      settings: Effect.sync(() => settings.at(-1) ?? GcConfig.defaults),
+      reconfigure: (given) => Effect.sync(() => void settings.push(given))
     })
     const control = Control.of({
       requests: Effect.sync(() => [...requests]),
       isEnabled: Effect.sync(() => isEnabled),
+      settings: Effect.sync(() => [...settings]),
       publish: (event) => Effect.sync(() => publish(event)),
       answer: (ran) => Effect.sync(() => void (answered = ran))
     })

@@ -19,11 +19,13 @@ import * as Stream from "effect/Stream"
 import * as GcConfig from "./GcConfig.ts"
 import { format } from "./internal/durationText.ts"
 import * as Inbox from "./internal/scheduleInbox.ts"
+import { reconfigured } from "./internal/scheduleReconfigure.ts"
 import {
   type Action,
   initial,
   optionsOf,
   type Event,
+  type Options,
   type Outcome as StepOutcome,
   type Round
 } from "./internal/scheduleState.ts"
@@ -123,6 +125,16 @@ export interface GcSchedule<R = never> {
   readonly initialScanDone: Effect.Effect<void>
   /** Asks for a pass over enabled families, at once or after the one that runs. Requests that wait share a pass. */
   readonly request: (families?: ReadonlyArray<Family.Family>) => Effect.Effect<void>
+  /**
+   * Goes by other settings from now on, whatever the loop does.
+   *
+   * **Details**
+   *
+   * What the schedule has learnt stays, and so does a pass that runs. The next full pass, orphan purge, estimate and the end of a gap
+   * are counted anew from where they were counted from, so what the new settings make overdue begins at once. A family
+   * that is added has an initial pass; one that is removed is not collected any more.
+   */
+  readonly reconfigure: (settings: GcConfig.Settings) => Effect.Effect<void>
 }
 
 /**
@@ -170,9 +182,8 @@ export interface GcSchedule<R = never> {
  */
 export const make = <R = never>(parameters: Parameters<R>): Effect.Effect<GcSchedule<R>> =>
   Effect.sync(() => {
-    const { backlog, settings } = parameters
-    const interval = { ...GcConfig.intervalOptions(settings), ...parameters.bounds }
-    const options = optionsOf(settings, interval, backlog !== undefined)
+    let { settings } = parameters
+    let options = optionsUnder(parameters, settings)
     const inbox = Inbox.make()
     const scanned = Deferred.makeUnsafe<void>()
     let state = initial(options)
@@ -195,11 +206,14 @@ export const make = <R = never>(parameters: Parameters<R>): Effect.Effect<GcSche
     const carryOut = (action: Action): Effect.Effect<Event["result"], never, R> => {
       switch (action._tag) {
         case "Round":
-          return Effect.map(carryOutRound(parameters, action.round), (outcome) => ({ _tag: "Round", outcome }))
+          return Effect.map(carryOutRound(parameters, settings, action.round), (outcome) => ({
+            _tag: "Round",
+            outcome
+          }))
         case "Purge":
           return Effect.as(purge(parameters, action.families), { _tag: "Purged", families: action.families })
         case "Estimate":
-          return Effect.map(estimate(parameters), (shares) => ({ _tag: "Estimated", shares }))
+          return Effect.map(estimate(parameters, settings), (shares) => ({ _tag: "Estimated", shares }))
         case "Wait":
           return Effect.gen(function* () {
             inbox.doze(action)
@@ -242,7 +256,15 @@ export const make = <R = never>(parameters: Parameters<R>): Effect.Effect<GcSche
       run: Effect.scoped(loop),
       status,
       initialScanDone: Deferred.await(scanned),
-      request: (families = options.families) => Effect.sync(() => inbox.request(families))
+      request: (families = options.families) => Effect.sync(() => inbox.request(families)),
+      reconfigure: (given) =>
+        Effect.map(clock, (now) => {
+          const next = optionsUnder(parameters, given)
+          state = reconfigured(options, next, state, now)
+          options = next
+          settings = given
+          inbox.wake()
+        })
     }
   })
 
@@ -257,12 +279,19 @@ const answer = <A, R>(what: string, effect: Effect.Effect<A, unknown, R>, otherw
 
 const FAILED: Outcome = { success: false, ratio: 0, deleted: 0 }
 
-const carryOutRound = <R>(parameters: Parameters<R>, round: Round): Effect.Effect<StepOutcome, never, R> => {
+const optionsUnder = <R>({ backlog, bounds }: Parameters<R>, settings: GcConfig.Settings): Options =>
+  optionsOf(settings, { ...GcConfig.intervalOptions(settings), ...bounds }, backlog !== undefined)
+
+const carryOutRound = <R>(
+  parameters: Parameters<R>,
+  { startupWarning }: GcConfig.Settings,
+  round: Round
+): Effect.Effect<StepOutcome, never, R> => {
   const { families, trigger } = round
   const collect = Effect.suspend(() => parameters.round(families, { trigger, families }))
   const pass = answer(`the pass over ${families.join(" and ")} failed`, collect, FAILED)
   const all = Effect.gen(function* () {
-    const outcome = yield* trigger === "initial" ? watched(parameters.settings.startupWarning, pass) : pass
+    const outcome = yield* trigger === "initial" ? watched(startupWarning, pass) : pass
     const orphansOf: Partial<Record<Family.Family, number>> = {}
     for (const family of round.orphans) orphansOf[family] = yield* purge(parameters, [family])
     return outcomeOf(outcome, orphansOf)
@@ -302,11 +331,11 @@ const purge = <R>({ purgeOrphans }: Parameters<R>, families: ReadonlyArray<Famil
   )
 
 /** An estimate that takes longer than until the next one is none. */
-const estimate = <R>({ backlog, settings }: Parameters<R>) =>
+const estimate = <R>({ backlog }: Parameters<R>, { backlogCheckInterval }: GcConfig.Settings) =>
   Effect.gen(function* () {
     const shares: Partial<Record<Family.Family, number>> = {}
     if (backlog === undefined) return shares
-    const asked = Effect.timeoutOption(backlog, settings.backlogCheckInterval)
+    const asked = Effect.timeoutOption(backlog, backlogCheckInterval)
     const answered = yield* answer("the backlog could not be estimated", asked, Option.none())
     for (const { expiredRatio, family } of Option.getOrElse(answered, () => [])) {
       shares[family] = Math.max(shares[family] ?? 0, expiredRatio)

@@ -19,8 +19,10 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { TestClock } from "effect/testing"
+import { withWarnings } from "./scheduleRig.ts"
 import * as Stage from "./stage.ts"
 
 const limits = { ctTcp: 4096, ctAny: 4096, nat: 4096 } satisfies MapLimits.MapLimits
@@ -284,6 +286,72 @@ describe("GcRunner", () => {
     }).pipe(Effect.provide(layer))
   })
 
+  it.effect(
+    "goes by other limits, another budget and other times from the next pass on when it is reconfigured",
+    () => {
+      const { layer, fill, size } = host({ settings: { conntrackGcInterval: Duration.hours(1) } })
+      return Effect.gen(function* () {
+        const runner = yield* GcRunner.GcRunner
+        yield* runner.enable
+        yield* runner.initialScanDone
+        fill("cilium_ct4_global", ...[1, 2, 3].map(alive), expired(4))
+        const settings = { maxDeleteRatio: 0, maxDeleteFloor: 1, conntrackGcInterval: Duration.minutes(2) }
+        yield* runner.reconfigure(yield* GcConfig.make(settings))
+        assert.strictEqual((yield* runner.settings).maxDeleteFloor, 1)
+        const ran = yield* runner.run(GcRequest.everything, { choose: ({ family }) => family === "ipv4" })
+        assert.strictEqual(Exit.findErrorOption(ran.pairs[0]!.exit).pipe(Option.getOrThrow)._tag, "GuardStopped")
+        assert.strictEqual(size("cilium_ct4_global"), 4)
+        yield* TestClock.adjust("2 minutes")
+        yield* Effect.yieldNow.pipe(Effect.repeat({ until: () => size("cilium_ct4_global") === 3, times: 1000 }))
+        assert.strictEqual(size("cilium_ct4_global"), 3)
+        yield* runner.reconfigure(GcConfig.defaults)
+        const again = yield* runner.run(GcRequest.everything, { choose: ({ family }) => family === "ipv4" })
+        assert.strictEqual(again.deleted, 3)
+      }).pipe(Effect.provide(layer))
+    }
+  )
+
+  it.effect("an orphan purge goes by the limits that hold when it begins", () => {
+    const { layer, fill, size } = host({ settings: { maxDeleteRatio: 0, maxDeleteFloor: 0 } })
+    return Effect.gen(function* () {
+      const runner = yield* GcRunner.GcRunner
+      fill("cilium_snat_v4_external", Stage.nat({ to: [[9], 40_000] }))
+      assert.strictEqual((yield* runner.purgeOrphans()).deleted, 0)
+      yield* runner.reconfigure(GcConfig.defaults)
+      assert.strictEqual((yield* runner.purgeOrphans()).deleted, 1)
+      assert.strictEqual(size("cilium_snat_v4_external"), 0)
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("a backlog threshold that is set later is heeded", () => {
+    const { layer, fill, size } = host({ settings: { conntrackGcInterval: Duration.hours(1) } })
+    return Effect.gen(function* () {
+      const runner = yield* GcRunner.GcRunner
+      yield* runner.enable
+      yield* runner.initialScanDone
+      fill("cilium_ct4_global", ...Array.from({ length: 1200 }, (_, i) => expired(i + 1)))
+      const settings = { conntrackGcInterval: Duration.hours(1), backlogThreshold: 0.5 }
+      yield* runner.reconfigure(yield* GcConfig.make(settings))
+      yield* TestClock.adjust("31 seconds")
+      yield* Effect.yieldNow.pipe(Effect.repeat({ until: () => size("cilium_ct4_global") === 0, times: 1000 }))
+      assert.strictEqual(size("cilium_ct4_global"), 0)
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("says that the engine cannot change while it runs, and keeps it", () => {
+    const { layer } = host({ settings: { engine: "portable" } })
+    return Effect.gen(function* () {
+      const runner = yield* GcRunner.GcRunner
+      const change = (engine: GcConfig.Engine) =>
+        Effect.map(withWarnings(runner.reconfigure({ ...GcConfig.defaults, engine })), ({ warnings }) => warnings)
+      assert.deepStrictEqual(yield* change("portable"), [])
+      assert.deepStrictEqual(yield* change("kernel"), [
+        "the engine is portable until the collector is started anew: it cannot become kernel meanwhile"
+      ])
+      assert.strictEqual((yield* runner.settings).engine, "portable")
+    }).pipe(Effect.provide(layer))
+  })
+
   it.effect("does nothing where it is a fake, and its streams end", () =>
     Effect.gen(function* () {
       const runner = yield* GcRunner.GcRunner
@@ -292,6 +360,8 @@ describe("GcRunner", () => {
       assert.deepStrictEqual(yield* Stream.runCollect(runner.observe4), [])
       assert.isUndefined(yield* runner.lastPass)
       assert.isFalse((yield* runner.status).active)
+      yield* runner.reconfigure({ ...GcConfig.defaults, budget: 0.5 })
+      assert.deepStrictEqual(yield* runner.settings, GcConfig.defaults)
     }).pipe(Effect.provide(GcRunner.layerNoop))
   )
 
@@ -305,6 +375,9 @@ describe("GcRunner", () => {
       assert.isFalse(yield* control.isEnabled)
       yield* runner.enable
       assert.isTrue(yield* control.isEnabled)
+      const settings = { ...GcConfig.defaults, budget: 0.5 }
+      yield* runner.reconfigure(settings)
+      assert.deepStrictEqual([yield* runner.settings, yield* control.settings], [settings, [settings]])
     }).pipe(Effect.provide(GcRunner.layerTest))
   )
 })

@@ -6,6 +6,8 @@ import { type Families, type Heard, nothingHeard } from "./scheduleState.ts"
 export interface Inbox {
   readonly hear: (signals: ReadonlyArray<Signal.FillUp>) => void
   readonly request: (families: Families) => void
+  /** Has the schedule look again. */
+  readonly wake: () => void
   /** Takes everything that has come. */
   readonly drain: () => Heard
   /** Everything that has come, left where it is. */
@@ -40,6 +42,7 @@ export const make = (): Inbox => {
       requested = [...requested, ...families]
       latch.openUnsafe()
     },
+    wake: () => void latch.openUnsafe(),
     drain: () => {
       const heard = peek()
       signals = { ...nothingHeard.signals }

@@ -118,6 +118,8 @@ export interface State {
   /** When the next full pass begins unless something asks for one, and why then. */
   readonly fullAt: number
   readonly why: Why
+  /** When the last full pass that succeeded ended. */
+  readonly fullEndedAt: number | undefined
   /** When the last pass over a family began. */
   readonly startedAt: PerFamily<number | undefined>
   /** Signals that wait for a pass. */
@@ -145,6 +147,7 @@ export const initial = (options: Options): State => ({
   interval: GcInterval.initial,
   fullAt: 0,
   why: { reason: "initial-scan", text: "nothing has been collected yet: the initial scan comes first" },
+  fullEndedAt: undefined,
   startedAt: perFamily(() => undefined),
   pending: perFamily(() => 0),
   requested: [],

@@ -14,7 +14,7 @@ import {
   type State,
   type Trigger
 } from "./scheduleState.ts"
-import { why } from "./scheduleWhy.ts"
+import { type Why, why } from "./scheduleWhy.ts"
 
 export const step = (
   options: Options,
@@ -52,6 +52,8 @@ const decide = (options: Options, state: State, now: number): { readonly state: 
   const { families } = options
   if (!state.initialScanDone) return begin("initial", families)
   if (now >= state.fullAt) return begin("interval", families)
+  const added = families.filter((family) => state.startedAt[family] === undefined)
+  if (added.length > 0) return begin("initial", added)
   if (state.requested.length > 0) return begin("request", state.requested)
   const ready = families.filter((family) => state.pending[family] > 0 && now >= state.signal[family].readyAt)
   if (ready.length > 0) return begin("signal", ready)
@@ -100,7 +102,7 @@ const begun = (before: State, now: number, trigger: Trigger, families: Families)
   return { state, action: { _tag: "Round", round } } as const
 }
 
-/** What a pass that the backlog caused says about the interval: that it may stay as it is. */
+/** What a pass says about the interval that the backlog caused, or a family that was added: that it may stay as it is. */
 const NEUTRAL = { actual: Duration.zero, ratio: 0.1 }
 
 const roundEnded = (options: Options, before: State, now: number, outcome: Outcome): State => {
@@ -108,16 +110,17 @@ const roundEnded = (options: Options, before: State, now: number, outcome: Outco
   if (round === undefined) return before
   const { families, orphans, trigger } = round
   const full = options.families.every((family) => families.includes(family))
-  const initialScan = trigger === "initial"
-  const isNeutral = trigger === "backlog"
-  const observed = isNeutral ? NEUTRAL : { actual: Duration.millis(round.since), ratio: outcome.ratio }
+  const initialScan = !before.initialScanDone
+  const isAdded = trigger === "initial" && !initialScan
+  const neutral = isAdded ? "a family that was added" : trigger === "backlog" ? "the backlog" : undefined
+  const observed = neutral !== undefined ? NEUTRAL : { actual: Duration.millis(round.since), ratio: outcome.ratio }
   const about = { ...observed, now, full, initialScan, success: outcome.success }
   const failedFull = full ? (outcome.success ? 0 : before.failedFull + 1) : before.failedFull
   const next =
     full && !outcome.success
       ? retry(options, before.interval, now, failedFull)
       : GcInterval.after(before.interval, about, options.interval)
-  const facts = { ...about, before: before.interval, wait: next.wait, isNeutral, options: options.interval }
+  const facts = { ...about, before: before.interval, wait: next.wait, neutral, options: options.interval }
   const useful = perFamily((family) => isUseful(options, outcome, family))
   const backOff = (gaps: BackOff.Gaps, of: State["signal"], asked: Families) =>
     perFamily((family) =>
@@ -127,15 +130,18 @@ const roundEnded = (options: Options, before: State, now: number, outcome: Outco
           ? BackOff.unasked(of[family], gaps, now, useful[family])
           : of[family]
     )
+  const fullAt = now + Math.ceil(Duration.toMillis(next.wait))
+  const isRetried = isAdded && !full && !outcome.success
   const state: State = {
     ...before,
     running: undefined,
     initialScanDone: true,
     interval: next.state,
-    fullAt: now + Math.ceil(Duration.toMillis(next.wait)),
-    why: why(facts),
+    fullAt: isRetried ? Math.min(fullAt, now + Duration.toMillis(options.interval.min ?? GcInterval.MIN)) : fullAt,
+    why: isRetried ? RETRIED : why(facts),
+    fullEndedAt: full && outcome.success ? now : before.fullEndedAt,
     signal: backOff(options.signalGaps, before.signal, orphans),
-    backlog: backOff(options.backlogGaps, before.backlog, isNeutral ? families : []),
+    backlog: backOff(options.backlogGaps, before.backlog, trigger === "backlog" ? families : []),
     estimateAt: initialScan && options.backlogThreshold > 0 ? now + options.backlogEvery : before.estimateAt,
     rounds: before.rounds + 1,
     failures: outcome.success ? 0 : before.failures + 1,
@@ -150,8 +156,10 @@ const roundEnded = (options: Options, before: State, now: number, outcome: Outco
       orphansDeleted: Object.values(outcome.orphansOf).reduce((sum, count) => sum + count, 0)
     }
   }
-  return orphansPurged(options, state, now, initialScan ? options.families : orphans)
+  return orphansPurged(options, state, now, trigger === "initial" ? families : orphans)
 }
+
+const RETRIED: Why = { reason: "retry", text: "the first pass over a family that was added failed; all are tried soon" }
 
 /**
  * A full pass that failed is tried again after the minimum, then twice that, and so on up to the interval: a family

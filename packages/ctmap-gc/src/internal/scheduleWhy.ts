@@ -16,7 +16,8 @@ export const Why = Schema.Struct({
     "early",
     "deadline",
     "retry",
-    "signal-gap"
+    "signal-gap",
+    "reconfigured"
   ]),
   text: Schema.String
 })
@@ -29,8 +30,8 @@ export interface Facts {
   readonly full: boolean
   readonly success: boolean
   readonly initialScan: boolean
-  /** The round found out nothing about the interval: the backlog caused it. */
-  readonly isNeutral: boolean
+  /** What caused the round, where it found out nothing about the interval. */
+  readonly neutral: string | undefined
   readonly options: GcInterval.Overrides & GcInterval.Bounds
   readonly now: number
 }
@@ -47,8 +48,8 @@ export const why = (facts: Facts): Why => {
       : { reason: "retry", text: `a full pass is overdue and begins after ${inTime}` }
   }
   if (options.interval !== undefined) return { reason: "fixed", text: `conntrack-gc-interval fixes it at ${inTime}` }
-  if (facts.isNeutral)
-    return { reason: "kept", text: `the backlog caused the last pass; the interval stays at ${inTime}` }
+  if (facts.neutral !== undefined)
+    return { reason: "kept", text: `${facts.neutral} caused the last pass; the interval stays at ${inTime}` }
   const share = `${Number((facts.ratio * 100).toFixed(2))} % of a table`
   if (!full)
     return { reason: "early", text: `a pass over one family deleted ${share}, so all are collected after ${inTime}` }
@@ -63,3 +64,8 @@ export const why = (facts: Facts): Why => {
     ? { reason: "start", text: `the first pass deleted ${share}; the first interval is ${inTime}` }
     : { reason: "kept", text: `the last pass deleted ${share}: it stays at ${inTime}` }
 }
+
+export const whyReconfigured = (interval: Duration.Duration): Why => ({
+  reason: "reconfigured",
+  text: `the settings changed: the interval is ${format(interval)} now`
+})
