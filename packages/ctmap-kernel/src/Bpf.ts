@@ -1,5 +1,6 @@
 /**
- * The only door to the kernel: one method per bpf(2) command that ctmap uses, and the file operations of a bpffs.
+ * The only door to the kernel: one method per bpf(2) command that ctmap uses, the file operations of a bpffs, and the two
+ * calls of an agent that Node lacks.
  *
  * Owns the contract, not an implementation. `LibBpf.layer` is the kernel itself, `BpfMemory.layer` its twin in memory;
  * one suite (`test/contract`) holds both to the same answers. Calls are plain synchronous functions on raw bytes that
@@ -44,6 +45,9 @@ export interface PathInfo {
   readonly gid: number
   /** Permission bits. */
   readonly mode: number
+  /** Number of the file system, as stat(2) gives it: another bpffs at the same path has another, as long as both live. */
+  readonly device: number
+  readonly inode: number
 }
 
 /**
@@ -165,6 +169,12 @@ export interface Calls {
   readonly stat: (path: string) => PathInfo | number
   /** Whether the path, or the nearest parent that exists, is on a bpffs. */
   readonly isBpfFs: (path: string) => boolean
+  /**
+   * flock(2) of a directory, exclusive, without waiting: an fd that holds it until it is closed or the process ends.
+   * -EAGAIN while somebody else does, in whatever mount, network or pid namespace: the lock is the directory's. Reading
+   * the directory must be permitted. While it is held, its file system cannot be unmounted but lazily, and lives on then.
+   */
+  readonly lockDirectory: (path: string) => number
 
   /** Loads programs of a BPF object. On failure the verifier's last words are in `log`. */
   readonly loadObject: (spec: ObjectSpec) => LoadedObject | { readonly errno: number; readonly log: string }
@@ -212,6 +222,13 @@ export interface Calls {
   readonly possibleCpus: () => number
   /** CLOCK_MONOTONIC in nanoseconds. */
   readonly monotonic: () => bigint
+
+  /**
+   * sendto(2) of one datagram to a unix socket, by path or, with a leading `@`, by abstract name: 0 once it is in the
+   * receiver's queue, -EAGAIN where that is full, -ECONNREFUSED where nobody receives. Node has no such sockets, and
+   * service managers listen on them.
+   */
+  readonly sendDatagram: (path: string, bytes: Uint8Array) => number
 }
 
 /**

@@ -27,6 +27,7 @@ export const Operation = Schema.Literals([
   "change mode",
   "list pins",
   "make directory",
+  "lock directory",
   "load program",
   "run program",
   "map memory",
@@ -207,7 +208,9 @@ const hint = ({ operation, errno, path, reason }: BpfError): string => {
     case "OutOfMemory":
       return ": free memory, or make the map smaller"
     case "Busy":
-      return ": try again"
+      return operation === "lock directory"
+        ? ": another process has locked it; /proc/locks and `lslocks` show which one"
+        : ": try again"
     default:
       return ""
   }
@@ -268,7 +271,8 @@ const pinOperations: ReadonlySet<Operation> = new Set([
   "unpin",
   "rename pin",
   "list pins",
-  "make directory"
+  "make directory",
+  "lock directory"
 ])
 
 const elementOperations: ReadonlySet<Operation> = new Set([

@@ -16,6 +16,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Bpf from "./Bpf.ts"
 import { elementCalls } from "./internal/memoryCommands.ts"
+import { Datagrams, type Receiver } from "./internal/memoryDatagrams.ts"
 import { EBADF, EOPNOTSUPP } from "./internal/memoryErrno.ts"
 import { type Call, type Fallible, Faults, type Hook } from "./internal/memoryFaults.ts"
 import { MemoryKernel } from "./internal/memoryKernel.ts"
@@ -30,6 +31,8 @@ import {
 } from "./internal/memoryPrograms.ts"
 
 export type {
+  /** Somebody to whom datagrams can be sent. @since 0.1.0 */
+  Receiver,
   /** A method of `Bpf.Calls`. @since 0.1.0 */
   Call,
   /** A method that can be made to fail. @since 0.1.0 */
@@ -93,7 +96,7 @@ export interface Features {
  * @since 0.1.0
  */
 export interface Living {
-  readonly kind: "map" | "program" | "event"
+  readonly kind: "map" | "program" | "event" | "lock"
   readonly id: number
   readonly name: string
 }
@@ -129,11 +132,17 @@ export interface Controls {
   readonly chmod: (path: string, mode: number) => number
   /** Owner of a pin or directory; 0 or -errno. */
   readonly chown: (path: string, uid: number, gid: number) => number
+  /** Mounts a new bpffs over whatever is at a path. */
+  readonly mount: (path: string) => void
+  /** Unmounts a bpffs as `umount -l` does, with its pins unless it is locked; 0 or -errno. */
+  readonly unmount: (path: string) => number
+  /** Receives datagrams from now on, by path or abstract name. */
+  readonly receive: (path: string) => Receiver
   /** A map from inside the kernel, by fd or by path of a pin. */
   readonly map: (fdOrPath: number | string) => MapView | undefined
   /** Every open fd. */
   readonly openFds: () => ReadonlyArray<Living & { readonly fd: number }>
-  /** Maps, programs and perf events that something holds. */
+  /** Maps, programs, perf events and locks that something holds. */
   readonly living: () => ReadonlyArray<Living>
   /** Paths of all pins. */
   readonly pins: () => ReadonlyArray<string>
@@ -184,8 +193,10 @@ export const make = (options: Options = {}): { readonly calls: Bpf.Calls; readon
     programs: options.features?.programs ?? true
   })
   const faults = new Faults()
-  const control = controlOf(kernel, faults, options.time ?? 1_000_000_000_000n)
-  return { calls: faults.around(callsOf(kernel, control, options.objects ?? {})), control }
+  const datagrams = new Datagrams((path) => kernel.files.connect(path))
+  const control = controlOf(kernel, faults, datagrams, options.time ?? 1_000_000_000_000n)
+  const calls = { ...callsOf(kernel, control, options.objects ?? {}), sendDatagram: datagrams.send.bind(datagrams) }
+  return { calls: faults.around(calls), control }
 }
 
 /**
@@ -226,7 +237,11 @@ export const layerTest = (options?: Options): Layer.Layer<Bpf.Bpf | Control> =>
     })
   )
 
-const callsOf = (kernel: MemoryKernel, control: Controls, objects: Readonly<Record<string, ObjectTwin>>): Bpf.Calls => {
+const callsOf = (
+  kernel: MemoryKernel,
+  control: Controls,
+  objects: Readonly<Record<string, ObjectTwin>>
+): Omit<Bpf.Calls, "sendDatagram"> => {
   const { files } = kernel
   const monotonic = (): bigint => control.time
   return {
@@ -245,6 +260,7 @@ const callsOf = (kernel: MemoryKernel, control: Controls, objects: Readonly<Reco
     listDirectory: (path) => files.list(path),
     stat: (path) => files.stat(path),
     isBpfFs: (path) => files.isBpfFs(path),
+    lockDirectory: (path) => kernel.lockDirectory(path),
     loadObject: loadObject(kernel, objects, { monotonic }),
     runProgram: (fd, context, cpu) => kernel.run(fd, context, cpu),
     runProgramAsync: (fd, context, done) => void setImmediate(() => done(kernel.run(fd, context))),
@@ -263,7 +279,7 @@ const callsOf = (kernel: MemoryKernel, control: Controls, objects: Readonly<Reco
   }
 }
 
-const controlOf = (kernel: MemoryKernel, faults: Faults, time: bigint): Controls => ({
+const controlOf = (kernel: MemoryKernel, faults: Faults, datagrams: Datagrams, time: bigint): Controls => ({
   failNext: (call, errno, options) => faults.failNext(call, errno, options),
   failEvery: (n, call, errno) => faults.failEvery(n, call, errno),
   clearFaults: () => faults.clear(),
@@ -278,13 +294,18 @@ const controlOf = (kernel: MemoryKernel, faults: Faults, time: bigint): Controls
   },
   chmod: (path, mode) => kernel.files.change(path, { mode }),
   chown: (path, uid, gid) => kernel.files.change(path, { uid, gid }),
+  mount: (path) => kernel.files.mount(path),
+  unmount: (path) => kernel.files.unmount(path),
+  receive: (path) => datagrams.receive(path),
   map: (fdOrPath) => {
     const map = typeof fdOrPath === "number" ? kernel.object(fdOrPath) : kernel.files.at(fdOrPath)
     return map?.kind === "map" ? viewOf(map) : undefined
   },
   openFds: () => kernel.openFds().map(({ fd, object: { kind, id, name } }) => ({ fd, kind, id, name })),
-  living: () => [...kernel.objects("map"), ...kernel.objects("program"), ...kernel.objects("event")].map(livingOf),
+  living: () => kinds.flatMap((kind) => kernel.objects(kind)).map(livingOf),
   pins: () => kernel.files.pins()
 })
+
+const kinds = ["map", "program", "event", "lock"] as const
 
 const livingOf = ({ kind, id, name }: Living): Living => ({ kind, id, name })

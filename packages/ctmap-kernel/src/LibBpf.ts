@@ -14,8 +14,9 @@ import * as Layer from "effect/Layer"
 import koffi from "koffi"
 import * as Bpf from "./Bpf.ts"
 import { BpfError, KernelUnavailable } from "./BpfError.ts"
-import { EIO, fileCalls } from "./internal/bpffs.ts"
-import { createOptions, readInfo } from "./internal/mapStructs.ts"
+import { directoryLock, EIO, fileCalls } from "./internal/bpffs.ts"
+import { datagrams } from "./internal/datagrams.ts"
+import { createOptions, iterated, linkOptions, openOptions, readInfo } from "./internal/mapStructs.ts"
 import { testRunOptions } from "./internal/testRun.ts"
 import { mappings } from "./internal/mappings.ts"
 import { outputAttributes, perfEventOpenNumber } from "./internal/perfEvent.ts"
@@ -81,6 +82,7 @@ const calls = (): Bpf.Calls => {
     ...programCalls(bpf),
     ...iteratorCalls(bpf, maps.close),
     ...perfCalls(maps.close),
+    ...agentCalls(maps.close),
     monotonic: () => process.hrtime.bigint()
   }
 }
@@ -172,19 +174,12 @@ const mapCalls = (bpf: Library) => {
   } satisfies Partial<Bpf.Calls>
 }
 
-/** `struct bpf_obj_get_opts`: its size, and the flags. */
 const openPinOf = (bpf: Library): Bpf.Calls["openPin"] => {
   const objGet = bpf.func("int bpf_obj_get_opts(const char *path, const void *opts)") as (
     path: string,
     opts: Uint8Array
   ) => number
-  return (path, flags = 0) => {
-    const bytes = new Uint8Array(16)
-    const view = new DataView(bytes.buffer)
-    view.setBigUint64(0, 16n, true)
-    view.setUint32(8, flags, true)
-    return objGet(path, bytes)
-  }
+  return (path, flags = 0) => objGet(path, openOptions(flags))
 }
 
 const pinCalls = (bpf: Library) => ({
@@ -192,6 +187,17 @@ const pinCalls = (bpf: Library) => ({
   openPin: openPinOf(bpf),
   pin: bpf.func("int bpf_obj_pin(int fd, const char *path)") as Bpf.Calls["pin"]
 })
+
+/** What an agent needs of libc besides. */
+const agentCalls = (close: Bpf.Calls["close"]) => {
+  const libc = koffi.load("libc.so.6")
+  const { errno } = koffi
+  const open = libc.func("int open(const char *path, int flags)")
+  const flock = libc.func("int flock(int fd, int operation)")
+  const socket = libc.func("int socket(int domain, int type, int protocol)")
+  const sendto = libc.func("long sendto(int fd, const void *at, size_t size, int flags, const void *to, uint32_t room)")
+  return { ...directoryLock({ open, flock, close, errno }), ...datagrams({ socket, sendto, close, errno }) }
+}
 
 const programCalls = (bpf: Library) => {
   const libc = koffi.load("libc.so.6")
@@ -283,10 +289,7 @@ const programCalls = (bpf: Library) => {
 
 const BPF_TRACE_ITER = 28
 
-/**
- * An iterator: the link ties the program to the map, the fd made from it holds the link. `struct bpf_link_create_opts`:
- * size, the address and length of `union bpf_iter_link_info`, whose first word is the fd of the map.
- */
+/** An iterator: the link ties the program to the map, the fd made from it holds the link. */
 const iteratorCalls = (bpf: Library, close: Bpf.Calls["close"]) => {
   const linkCreate = bpf.func("int bpf_link_create(int program, int target, int type, const void *opts)") as (
     program: number,
@@ -297,14 +300,8 @@ const iteratorCalls = (bpf: Library, close: Bpf.Calls["close"]) => {
   const iterCreate = bpf.func("int bpf_iter_create(int link)") as (link: number) => number
   return {
     iterate: (programFd: number, mapFd: number) => {
-      const info = new Uint8Array(16)
-      new DataView(info.buffer).setUint32(0, mapFd, true)
-      const bytes = new Uint8Array(32)
-      const view = new DataView(bytes.buffer)
-      view.setBigUint64(0, 32n, true)
-      view.setBigUint64(16, koffi.address(info), true)
-      view.setUint32(24, info.byteLength, true)
-      const link = linkCreate(programFd, 0, BPF_TRACE_ITER, bytes)
+      const target = iterated(mapFd)
+      const link = linkCreate(programFd, 0, BPF_TRACE_ITER, linkOptions(koffi.address(target), target.byteLength))
       if (link < 0) return link
       const fd = iterCreate(link)
       close(link)

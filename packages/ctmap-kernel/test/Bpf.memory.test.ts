@@ -7,7 +7,7 @@ import { contract } from "./contract/Bpf.contract.ts"
 
 const { calls, control } = BpfMemory.make({ objects })
 
-contract("Bpf in memory", Layer.succeed(Bpf.Bpf, calls), { root: "/sys/fs/bpf" })
+contract("Bpf in memory", Layer.succeed(Bpf.Bpf, calls), { root: "/sys/fs/bpf", receive: control.receive })
 
 describe("Bpf in memory, after the contract", () => {
   it("has no fd, pin, map or program left", () => {

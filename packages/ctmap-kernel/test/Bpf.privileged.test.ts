@@ -1,5 +1,6 @@
 import { afterAll, assert, beforeAll, describe, it, layer } from "@effect/vitest"
 import { Bpf, BpfMemory, LibBpf } from "ctmap-kernel"
+import * as DatagramSocket from "ctmap-testing/DatagramSocket"
 import * as FdLeak from "ctmap-testing/FdLeak"
 import * as Privileged from "ctmap-testing/Privileged"
 import * as TempBpfFs from "ctmap-testing/TempBpfFs"
@@ -28,7 +29,7 @@ Privileged.suite(describe, "Bpf over libbpf", () => {
     }))
   ).pipe(Layer.provide(LibBpf.layer))
 
-  contract("contract", recording, { root: fs.path })
+  contract("contract", recording, { root: fs.path, receive: DatagramSocket.bind })
 
   // Outer maps make this slow: Linux waits out an RCU grace period, some 10 ms, whenever a slot changes.
   layer(recording)((test) => {

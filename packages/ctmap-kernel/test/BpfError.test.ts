@@ -15,7 +15,8 @@ const onPins: ReadonlySet<BpfError.Operation> = new Set([
   "change owner",
   "change mode",
   "list pins",
-  "make directory"
+  "make directory",
+  "lock directory"
 ])
 const onElements: ReadonlySet<BpfError.Operation> = new Set([
   "lookup",
@@ -72,7 +73,7 @@ const words: Readonly<Record<Tag, RegExp>> = {
   FeatureUnsupported: /this kernel lacks/,
   InvalidArgument: /the kernel rejects the arguments/,
   OutOfMemory: /no memory.*free memory, or make the map smaller/,
-  Busy: /busy.*try again/,
+  Busy: /busy.*(try again|another process)/,
   KernelUnavailable: /why/,
   OtherErrno: /the kernel refuses/
 }
@@ -139,6 +140,13 @@ describe("what an error says", () => {
     assert.include(message, "a bpffs allows no dot in a name")
     const elsewhere = BpfError.fromErrno({ operation: "pin", errno: 1, path: "/run/ctmap.d/ct" })
     assert.notInclude(elsewhere.message, "dot")
+  })
+  it("who is in the way of a lock, and where to see who that is", () => {
+    const { message } = BpfError.fromErrno({ operation: "lock directory", errno: 11, path: "/sys/fs/bpf" })
+    assert.strictEqual(
+      message,
+      "lock directory /sys/fs/bpf: the kernel is busy (errno 11): another process has locked it; /proc/locks and `lslocks` show which one"
+    )
   })
   it("no number where there was no call", () => {
     const reason = new BpfError.KernelUnavailable({ why: "this is why" })

@@ -276,8 +276,61 @@ describe("references", () => {
   })
 })
 
+describe("a bpffs that goes", () => {
+  const root = "/sys/fs/bpf"
+
+  it("takes its pins along, and leaves a directory that is on none", () => {
+    const { bench, bpf, control } = start()
+    const fd = bench.map()
+    bpf.pin(fd, bench.path("pin"))
+    bench.close(fd)
+    const before = bench.stat(root)
+    assert.strictEqual(control.unmount(root), 0)
+    assert.deepStrictEqual([control.pins(), control.living(), bpf.isBpfFs(root)], [[], [], false])
+    assert.strictEqual(control.unmount(root), -22)
+    control.mount(root)
+    assert.isTrue(bpf.isBpfFs(root))
+    assert.notStrictEqual(bench.stat(root).device, before.device)
+  })
+  it("lives on while it is locked, out of sight", () => {
+    const { bench, bpf, control } = start()
+    const fd = bench.map()
+    bpf.pin(fd, bench.path("pin"))
+    bench.close(fd)
+    const locks = [bpf.lockDirectory(root), bpf.lockDirectory(bench.directory)]
+    control.unmount(root)
+    control.mount(root)
+    const next = bpf.lockDirectory(root)
+    assert.deepStrictEqual([next > 0, bpf.openPin(bench.path("pin"))], [true, -2])
+    const kinds = (): ReadonlyArray<string> => control.living().map(({ kind }) => kind)
+    assert.deepStrictEqual(kinds(), ["map", "lock", "lock", "lock"])
+    for (const lock of locks) {
+      assert.include(kinds(), "map")
+      bpf.close(lock)
+    }
+    assert.deepStrictEqual(kinds(), ["lock"])
+  })
+})
+
 describe("permissions", () => {
   const nobody = 65_534
+
+  it("CAP_DAC_READ_SEARCH reads pins and directories of others, and writes none", () => {
+    const { bench, bpf, control } = start()
+    bpf.pin(bench.map(), bench.path("pin"))
+    control.chmod(bench.directory, 0o700)
+    const answers = (): ReadonlyArray<number | string> => [
+      String(bpf.listDirectory(bench.directory)),
+      Math.min(bpf.openPin(bench.path("pin"), Bpf.READ_ONLY), 0),
+      bpf.openPin(bench.path("pin")),
+      Math.min(bpf.lockDirectory(bench.directory), 0),
+      bpf.unpin(bench.path("pin"))
+    ]
+    control.asUser(nobody, ["CAP_BPF"])
+    assert.deepStrictEqual(answers(), ["-13", -13, -13, -13, -13])
+    control.asUser(nobody, ["CAP_BPF", "CAP_DAC_READ_SEARCH"])
+    assert.deepStrictEqual(answers(), ["pin", 0, -13, 0, -13])
+  })
 
   it("without CAP_BPF no map is made and no program loaded, but an fd that is open works", () => {
     const { bench, bpf, control } = start()

@@ -2,6 +2,7 @@
 import {
   chmodSync,
   chownSync,
+  constants,
   lstatSync,
   mkdirSync,
   readdirSync,
@@ -16,6 +17,9 @@ import type * as Bpf from "../Bpf.ts"
 
 const BPF_FS_MAGIC = 0xcafe_4a11
 const ENOENT = -2
+const O_CLOEXEC = 0o2_000_000
+const LOCK_EX = 2
+const LOCK_NB = 4
 export const EIO = -5
 
 /** The result of a call of node:fs, or the `-errno` of what it throws. */
@@ -43,7 +47,8 @@ export const fileCalls = {
     onPath((): Bpf.PathInfo => {
       const stats = statSync(path)
       const kind = stats.isDirectory() ? "directory" : stats.isFile() ? "pin" : "other"
-      return { kind, uid: stats.uid, gid: stats.gid, mode: stats.mode & 0o7777 }
+      const { uid, gid, dev, ino } = stats
+      return { kind, uid, gid, mode: stats.mode & 0o7777, device: dev, inode: ino }
     }),
   isBpfFs: (path) => {
     for (let at = path; ; at = dirname(at)) {
@@ -55,3 +60,24 @@ export const fileCalls = {
     }
   }
 } satisfies Partial<Bpf.Calls>
+
+/** The calls of libc. node:fs will not do: a worker thread of Node closes what it opened, again, when it ends. */
+export interface NativeLock {
+  readonly open: (path: string, flags: number) => number
+  readonly flock: (fd: number, operation: number) => number
+  readonly close: (fd: number) => number
+  /** Of the last call. */
+  readonly errno: () => number
+}
+
+/** `lockDirectory` of `Bpf.Calls`. */
+export const directoryLock = ({ open, flock, close, errno }: NativeLock): Pick<Bpf.Calls, "lockDirectory"> => ({
+  lockDirectory: (path) => {
+    const fd = open(path, constants.O_RDONLY | constants.O_DIRECTORY | O_CLOEXEC)
+    if (fd < 0) return -errno()
+    if (flock(fd, LOCK_EX | LOCK_NB) === 0) return fd
+    const refused = -errno()
+    close(fd)
+    return refused
+  }
+})

@@ -2,6 +2,7 @@
 export const EPERM = 1
 export const ENOENT = 2
 export const EBADF = 9
+export const EAGAIN = 11
 export const ENOMEM = 12
 export const E2BIG = 7
 export const EACCES = 13
@@ -19,6 +20,8 @@ export const ENAMETOOLONG = 36
 export const ENOTEMPTY = 39
 /** What a command about an object answers to an fd that is none. */
 export const EBADFD = 77
+export const EMSGSIZE = 90
 export const EOPNOTSUPP = 95
+export const ECONNREFUSED = 111
 /** Not meant for user space, yet it is what map operations answer that a type lacks. */
 export const ENOTSUPP = 524

@@ -7,7 +7,9 @@ import type * as Bpf from "../Bpf.ts"
 import type { KernelObject } from "./memoryMap.ts"
 import {
   EACCES,
+  EAGAIN,
   EBUSY,
+  ECONNREFUSED,
   EEXIST,
   EINVAL,
   EISDIR,
@@ -32,16 +34,24 @@ interface Inode {
   mode: number
 }
 
+/** A mounted bpffs; two at one path, one after the other, are two. */
+interface Mount {
+  readonly device: number
+}
+
 interface Directory extends Inode {
   readonly kind: "directory"
   /** The bpffs it is on, or `undefined`. */
-  readonly mount: string | undefined
+  readonly mount: Mount | undefined
+  readonly inode: number
   parent: Directory | undefined
   readonly entries: Map<string, Directory | Pin>
+  isLocked: boolean
 }
 
 interface Pin extends Inode {
   readonly kind: "pin"
+  readonly inode: number
   readonly object: KernelObject
 }
 
@@ -49,6 +59,8 @@ const READ = 4
 const WRITE = 2
 const EXECUTE = 1
 const STICKY = 0o1000
+/** The file system that is none of bpf. */
+const PLAIN = 1
 
 /** What a path names: a place in a directory, and what is there. */
 interface Place {
@@ -59,7 +71,9 @@ interface Place {
 
 /** A tree of directories. `release` hears of every pin that goes. */
 export class FileTree {
-  readonly #root: Directory = newDirectory(undefined, undefined, { uid: 0, gid: 0 }, 0o755)
+  #lastInode = 1
+  #lastDevice = PLAIN
+  readonly #root: Directory = this.#directory(undefined, undefined, { uid: 0, gid: 0 }, 0o755)
   readonly #identity: () => Identity
   readonly #release: (object: KernelObject) => void
 
@@ -68,7 +82,40 @@ export class FileTree {
     this.#identity = identity
     this.#release = release
     this.#ensure("/tmp", undefined).mode = 0o1777
-    for (const mount of mounts) this.#ensure(mount, mount).mode = 0o1777
+    for (const mount of mounts) this.mount(mount)
+  }
+
+  /** A new bpffs at a path, over whatever is there. */
+  mount(path: string): void {
+    this.#ensure(path, { device: ++this.#lastDevice }).mode = 0o1777
+  }
+
+  /** As `umount -l`: an empty directory is left, and pins go unless a lock keeps their file system alive. */
+  unmount(path: string): number {
+    const place = this.#resolve(path, false, ROOT)
+    if (typeof place === "number") return place
+    const { found } = place
+    if (found?.kind !== "directory" || found.mount === undefined || !isMountPoint(found)) return -EINVAL
+    place.directory.entries.set(place.name, this.#directory(place.directory, place.directory.mount, ROOT, 0o755))
+    found.parent = undefined
+    this.#abandon(found)
+    return 0
+  }
+
+  /** Locks a directory: what unlocks it, or -errno. */
+  lock(path: string): (() => void) | number {
+    const found = this.#find(path)
+    if (typeof found === "number") return found
+    if (found.kind !== "directory") return -ENOTDIR
+    if (!this.#may(found, READ)) return -EACCES
+    if (found.isLocked) return -EAGAIN
+    found.isLocked = true
+    return () => {
+      found.isLocked = false
+      let top = found
+      while (top.parent !== undefined) top = top.parent
+      this.#abandon(top)
+    }
   }
 
   /** What is pinned at a path, if it may be read, and written unless it is opened for reading. */
@@ -88,7 +135,7 @@ export class FileTree {
     if (place.directory.mount === undefined) return -EPERM
     if (!this.#may(place.directory, WRITE | EXECUTE)) return -EACCES
     const { uid, gid } = this.#identity()
-    const pin: Pin = { kind: "pin", object, uid, gid, mode: 0o600 }
+    const pin: Pin = { kind: "pin", object, uid, gid, mode: 0o600, inode: ++this.#lastInode }
     place.directory.entries.set(place.name, pin)
     return 0
   }
@@ -176,10 +223,18 @@ export class FileTree {
   }
 
   stat(path: string): Bpf.PathInfo | number {
+    const place = this.#resolve(path)
+    if (typeof place === "number") return place
+    if (place.found === undefined) return -ENOENT
+    const { kind, uid, gid, mode, inode } = place.found
+    const { mount } = place.found.kind === "directory" ? place.found : place.directory
+    return { kind, uid, gid, mode, device: mount?.device ?? PLAIN, inode }
+  }
+
+  /** What a datagram to a path is answered, where no socket is. */
+  connect(path: string): number {
     const found = this.#find(path)
-    if (typeof found === "number") return found
-    const { kind, uid, gid, mode } = found
-    return { kind, uid, gid, mode }
+    return typeof found === "number" ? found : this.#may(found, WRITE) ? -ECONNREFUSED : -EACCES
   }
 
   isBpfFs(path: string): boolean {
@@ -223,14 +278,14 @@ export class FileTree {
     return paths.toSorted()
   }
 
-  #ensure(path: string, mount: string | undefined): Directory {
+  #ensure(path: string, mount: Mount | undefined): Directory {
     let at = this.#root
     const names = split(path) ?? []
     for (const [depth, name] of names.entries()) {
       const found = at.entries.get(name)
       if (found?.kind === "directory" && (depth < names.length - 1 || mount === undefined)) at = found
       else {
-        const made = newDirectory(at, depth === names.length - 1 ? mount : at.mount, ROOT, 0o755)
+        const made = this.#directory(at, depth === names.length - 1 ? mount : at.mount, ROOT, 0o755)
         at.entries.set(name, made)
         at = made
       }
@@ -239,7 +294,7 @@ export class FileTree {
   }
 
   #create(parent: Directory, name: string): Directory {
-    const made = newDirectory(parent, parent.mount, this.#identity(), 0o755)
+    const made = this.#directory(parent, parent.mount, this.#identity(), 0o755)
     parent.entries.set(name, made)
     return made
   }
@@ -277,8 +332,10 @@ export class FileTree {
     return { directory, name, found }
   }
 
-  #may(inode: Inode, wanted: number, identity = this.#identity()): boolean {
+  #may(inode: Directory | Pin, wanted: number, identity = this.#identity()): boolean {
     if (identity.capabilities.has("CAP_DAC_OVERRIDE")) return true
+    const readable = inode.kind === "directory" ? READ | EXECUTE : READ
+    if ((wanted & ~readable) === 0 && identity.capabilities.has("CAP_DAC_READ_SEARCH")) return true
     const shift = inode.uid === identity.uid ? 6 : inode.gid === identity.gid ? 3 : 0
     return ((inode.mode >> shift) & wanted) === wanted
   }
@@ -294,18 +351,34 @@ export class FileTree {
   #released(entry: Directory | Pin): void {
     if (entry.kind === "pin") this.#release(entry.object)
   }
+
+  /** Lets go of what is in a file system that is not mounted any more, unless somebody holds a part of it. */
+  #abandon(top: Directory): void {
+    if (top === this.#root || isHeld(top)) return
+    for (const entry of top.entries.values()) {
+      if (entry.kind === "directory") this.#abandon(entry)
+      else this.#release(entry.object)
+    }
+    top.entries.clear()
+  }
+
+  #directory(
+    parent: Directory | undefined,
+    mount: Mount | undefined,
+    { uid, gid }: { readonly uid: number; readonly gid: number },
+    mode: number
+  ): Directory {
+    const inode = ++this.#lastInode
+    return { kind: "directory", mount, inode, parent, uid, gid, mode, entries: new Map(), isLocked: false }
+  }
 }
 
 const ROOT: Identity = { uid: 0, gid: 0, capabilities: new Set(["CAP_DAC_OVERRIDE", "CAP_FOWNER"]) }
 
-const newDirectory = (
-  parent: Directory | undefined,
-  mount: string | undefined,
-  { uid, gid }: { readonly uid: number; readonly gid: number },
-  mode: number
-): Directory => ({ kind: "directory", mount, parent, uid, gid, mode, entries: new Map() })
-
 const isMountPoint = ({ mount, parent }: Directory): boolean => parent === undefined || parent.mount !== mount
+
+const isHeld = (directory: Directory): boolean =>
+  directory.isLocked || [...directory.entries.values()].some((entry) => entry.kind === "directory" && isHeld(entry))
 
 const isInside = (directory: Directory, outer: Directory): boolean => {
   for (let at: Directory | undefined = directory; at !== undefined; at = at.parent) if (at === outer) return true

@@ -46,6 +46,7 @@ const allCapabilities = [
   "CAP_PERFMON",
   "CAP_NET_ADMIN",
   "CAP_DAC_OVERRIDE",
+  "CAP_DAC_READ_SEARCH",
   "CAP_FOWNER",
   "CAP_CHOWN"
 ]
@@ -58,7 +59,8 @@ export class MemoryKernel {
   readonly #objects = new Map<KernelObject["kind"], Map<number, KernelObject>>([
     ["map", new Map()],
     ["program", new Map()],
-    ["event", new Map()]
+    ["event", new Map()],
+    ["lock", new Map()]
   ])
   readonly #fds: Array<Open | undefined> = []
   /** What mmap(2) handed out and nobody gave back; it holds what it shows. */
@@ -240,7 +242,7 @@ export class MemoryKernel {
 
   pin(fd: number, path: string): number {
     const object = this.object(fd)
-    if (object === undefined) return -EINVAL
+    if (object === undefined || object.kind === "lock") return -EINVAL
     const rc = this.files.pin(object, path)
     if (rc === 0) this.hold(object)
     return rc
@@ -250,6 +252,12 @@ export class MemoryKernel {
     if (flags !== 0 && flags !== READ_ONLY) return -EINVAL
     const object = this.files.open(path, flags === READ_ONLY)
     return typeof object === "number" ? object : this.open(object, true, flags !== READ_ONLY)
+  }
+
+  lockDirectory(path: string): number {
+    const unlock = this.files.lock(path)
+    if (typeof unlock === "number") return unlock
+    return this.open({ kind: "lock", id: ++this.#lastId, name: path, destroy: unlock, holders: 0 })
   }
 
   /** Everything that is alive. */

@@ -42,8 +42,18 @@ export interface MemoryProgram {
   holders: number
 }
 
-/** What an fd or a pin can stand for. */
-export type KernelObject = MemoryMap | MemoryProgram | MemoryPerfEvent
+/** A directory that is locked. */
+interface MemoryLock {
+  readonly kind: "lock"
+  readonly id: number
+  /** Path of the directory. */
+  readonly name: string
+  readonly destroy: () => void
+  holders: number
+}
+
+/** What an fd can stand for, and a pin, but for a lock. */
+export type KernelObject = MemoryMap | MemoryProgram | MemoryPerfEvent | MemoryLock
 
 /** Commands by type. Keys and values have been checked for length. */
 export interface Commands {

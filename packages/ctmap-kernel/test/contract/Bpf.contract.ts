@@ -5,7 +5,7 @@
  */
 import { assert, describe, layer } from "@effect/vitest"
 import { MapSpec } from "ctmap-core"
-import { Bpf, BpfError } from "ctmap-kernel"
+import { Bpf, BpfError, type BpfMemory } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import { Bench, MMAPABLE, readU32, spec, u32, u32s } from "./bench.ts"
@@ -17,7 +17,7 @@ const { mapType } = MapSpec
 export const contract = <E>(
   name: string,
   kernel: Layer.Layer<Bpf.Bpf, E>,
-  { root }: { readonly root: string }
+  { root, receive }: { readonly root: string; readonly receive: (path: string) => BpfMemory.Receiver }
 ): void => {
   describe(`${name}, by the contract`, () => {
     let number = 0
@@ -58,6 +58,9 @@ export const contract = <E>(
       })
       describe("memory, programs, machine", () => {
         machine(test)
+      })
+      describe("datagrams", () => {
+        datagrams(test, receive)
       })
     })
   })
@@ -497,9 +500,14 @@ const pins = (test: Test): void => {
   test("stat tells pins from directories, with owner and permissions", (bench) => {
     const { bpf } = bench
     bpf.pin(bench.map(), bench.path("pin"))
-    const pin: Bpf.PathInfo = { kind: "pin", uid: 0, gid: 0, mode: 0o600 }
-    assert.deepStrictEqual(bpf.stat(bench.path("pin")), pin)
-    assert.deepStrictEqual(bpf.stat(bench.directory), { ...pin, kind: "directory", mode: 0o755 })
+    const pin = { kind: "pin" as const, uid: 0, gid: 0, mode: 0o600 }
+    const [atPin, atDirectory, above] = [bench.path("pin"), bench.directory, `${bench.directory}/..`].map(bench.stat)
+    assert.deepInclude(atPin, pin)
+    assert.deepInclude(atDirectory, { ...pin, kind: "directory", mode: 0o755 })
+    // One file system, three inodes.
+    assert.strictEqual(new Set([atPin, atDirectory, above].map((info) => info?.device)).size, 1)
+    assert.strictEqual(new Set([atPin, atDirectory, above].map((info) => info?.inode)).size, 3)
+    assert.notStrictEqual(bench.stat(NOT_BPFFS).device, atPin?.device)
     assert.strictEqual(bpf.stat(bench.path("none")), -2)
     assert.strictEqual(bpf.stat(bench.path("pin/below")), -20)
     assert.strictEqual(bpf.listDirectory(bench.path("pin")), -20)
@@ -510,7 +518,27 @@ const pins = (test: Test): void => {
     assert.strictEqual(bpf.chown(bench.path("pin"), 1000, 2000), 0)
     assert.strictEqual(bpf.chmod(bench.path("pin"), 0o640), 0)
     assert.strictEqual(bpf.renamePin(bench.path("pin"), bench.path("moved")), 0)
-    assert.deepStrictEqual(bpf.stat(bench.path("moved")), { kind: "pin", uid: 1000, gid: 2000, mode: 0o640 })
+    assert.deepInclude(bench.stat(bench.path("moved")), { kind: "pin", uid: 1000, gid: 2000, mode: 0o640 })
+  })
+  test("one at a time holds the lock of a directory, until the fd is closed", (bench) => {
+    const { bpf, directory } = bench
+    bpf.makeDirectory(bench.path("below"))
+    const lock = bench.own(bpf.lockDirectory(directory))
+    assert.strictEqual(bpf.lockDirectory(directory), -11)
+    assert.strictEqual(bpf.lockDirectory(`${directory}/below/..`), -11)
+    bench.own(bpf.lockDirectory(bench.path("below")))
+    bench.close(lock)
+    bench.own(bpf.lockDirectory(directory))
+  })
+  test("a locked directory is used as any other, and a lock is no map and no program", (bench) => {
+    const { bpf } = bench
+    const lock = bench.own(bpf.lockDirectory(bench.directory))
+    assert.strictEqual(bpf.pin(bench.map(), bench.path("pin")), 0)
+    assert.deepStrictEqual(bpf.listDirectory(bench.directory), ["pin"])
+    assert.deepStrictEqual(
+      [bpf.lookup(lock, u32(0), u32(0)), bpf.mapInfo(lock), bpf.runProgram(lock, new Uint8Array(0))],
+      [-22, -22, -22]
+    )
   })
   test("a path is on a bpffs if its nearest parent is", ({ bpf, directory }) => {
     assert.isTrue(bpf.isBpfFs(directory))
@@ -595,5 +623,36 @@ const machine = (test: Test): void => {
     const before = bpf.monotonic()
     assert.isTrue(before > 0n)
     assert.isTrue(bpf.monotonic() >= before)
+  })
+}
+
+const datagrams = (test: Test, receive: (path: string) => BpfMemory.Receiver): void => {
+  const name = `${process.pid}-ctmap-contract`
+  for (const path of [`@${name}`, `/tmp/${name}`]) {
+    test(`a datagram to ${path[0] === "@" ? "an abstract name" : "a path"} arrives as it was sent, and in order`, ({
+      bpf
+    }) => {
+      const receiver = receive(path)
+      try {
+        const sent = ["READY=1", "STATUS=ok\nWATCHDOG=1"].map((text) => new TextEncoder().encode(text))
+        assert.deepStrictEqual(
+          sent.map((bytes) => bpf.sendDatagram(path, bytes)),
+          [0, 0]
+        )
+        assert.deepStrictEqual(receiver.read(), sent)
+      } finally {
+        receiver.close()
+      }
+    })
+  }
+  test("a datagram to nobody is refused, by what is there instead", ({ bpf, directory }) => {
+    const byte = Uint8Array.of(1)
+    const to = (path: string): number => bpf.sendDatagram(path, byte)
+    assert.deepStrictEqual([to(`@${name}`), to(directory), to(`${directory}/none`), to("")], [-111, -111, -2, -22])
+  })
+  test("a name of 108 bytes is the longest, and a datagram of a megabyte is too large", ({ bpf }) => {
+    assert.strictEqual(bpf.sendDatagram(`@${"x".repeat(107)}`, Uint8Array.of(1)), -111)
+    assert.strictEqual(bpf.sendDatagram(`@${"x".repeat(108)}`, Uint8Array.of(1)), -22)
+    assert.strictEqual(bpf.sendDatagram(`@${name}`, new Uint8Array(1 << 20)), -90)
   })
 }

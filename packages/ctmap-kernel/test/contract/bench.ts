@@ -102,6 +102,13 @@ export class Bench {
     return `${this.directory}/${name}`
   }
 
+  /** What is at a path; fails where nothing is. */
+  readonly stat = (path: string): Bpf.PathInfo => {
+    const info = this.bpf.stat(path)
+    if (typeof info === "number") throw new Error(`stat ${path}: ${info}`)
+    return info
+  }
+
   info(fd: number): Bpf.MapInfo {
     const info = this.bpf.mapInfo(fd)
     if (typeof info === "number") throw new Error(`map info: ${info}`)

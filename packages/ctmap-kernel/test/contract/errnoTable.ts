@@ -416,6 +416,35 @@ const pins: ReadonlyArray<Row> = [
     provoke: (bench) => bench.bpf.chown(bench.path("none"), 0, 0)
   },
   {
+    operation: "lock directory",
+    situation: "no such directory",
+    errno: 2,
+    reason: "PinNotFound",
+    provoke: (bench) => bench.bpf.lockDirectory(bench.path("none"))
+  },
+  {
+    operation: "lock directory",
+    situation: "a pin",
+    errno: 20,
+    reason: "OtherErrno",
+    provoke: (bench) => bench.bpf.lockDirectory((pinned(bench), bench.path("there")))
+  },
+  {
+    operation: "lock directory",
+    situation: "a directory that is locked",
+    errno: 11,
+    reason: "Busy",
+    retryable: true,
+    provoke: (bench) => (bench.own(bench.bpf.lockDirectory(bench.directory)), bench.bpf.lockDirectory(bench.directory))
+  },
+  {
+    operation: "pin",
+    situation: "a lock",
+    errno: 22,
+    reason: "InvalidArgument",
+    provoke: (bench) => bench.bpf.pin(bench.own(bench.bpf.lockDirectory(bench.directory)), bench.path("lock"))
+  },
+  {
     operation: "map info",
     situation: "a program",
     errno: 22,
