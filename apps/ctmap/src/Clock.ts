@@ -4,15 +4,11 @@
  *
  * @since 0.1.0
  */
-import { readFileSync } from "node:fs"
 import * as CtTime from "ctmap-core/CtTime"
 import type { Bpf } from "ctmap-kernel/Bpf"
 import * as KernelClock from "ctmap-kernel/KernelClock"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
-import * as Result from "effect/Result"
-import * as Schema from "effect/Schema"
 import { UsageError } from "./Failure.ts"
 import type { ClockOptions } from "./Options.ts"
 
@@ -25,9 +21,6 @@ export interface Reading {
   readonly fixed: boolean
 }
 
-/** What Cilium's agent leaves behind for its command line. @since 0.1.0 */
-const RUNTIME_CONFIG = "/var/run/cilium/state/agent-runtime-config.json"
-
 /** Reads the clock, once. Errors: `ClockError`, `UsageError` for flags that contradict each other. @since 0.1.0 */
 export const read = (options: ClockOptions): Effect.Effect<Reading, CtTime.ClockError | UsageError, Bpf> =>
   Effect.gen(function* () {
@@ -35,7 +28,7 @@ export const read = (options: ClockOptions): Effect.Effect<Reading, CtTime.Clock
     const source = yield* sourceOf(options)
     const { now } = options
     if (now !== undefined) return { source, now, fixed: true }
-    return { source, now: yield* readNow(layerOf(source)), fixed: false }
+    return { source, now: yield* readNow(KernelClock.layerOf(source)), fixed: false }
   })
 
 /**
@@ -50,7 +43,7 @@ export const service = (
     yield* check(options)
     const source = yield* sourceOf(options)
     const { now } = options
-    const layer = now === undefined ? layerOf(source) : KernelClock.layerFixed(source, now)
+    const layer = now === undefined ? KernelClock.layerOf(source) : KernelClock.layerFixed(source, now)
     return yield* Effect.provide(Effect.service(KernelClock.KernelClock), layer)
   })
 
@@ -65,25 +58,9 @@ const sourceOf = (options: ClockOptions): Effect.Effect<CtTime.ClockSource, CtTi
     ? Effect.succeed(CtTime.ktime)
     : options.clock === "jiffies"
       ? Effect.map(options.hz === undefined ? KernelClock.measureHertz : Effect.succeed(options.hz), CtTime.jiffies)
-      : Effect.sync(() => Option.getOrElse(configured(), () => CtTime.ktime))
-
-const layerOf = (source: CtTime.ClockSource): Layer.Layer<KernelClock.KernelClock, never, Bpf> =>
-  source.mode === "ktime" ? KernelClock.layerKtime : KernelClock.layerJiffies(source.hertz)
+      : Effect.map(KernelClock.configured, (source) => source ?? CtTime.ktime)
 
 const readNow = (
   layer: Layer.Layer<KernelClock.KernelClock, never, Bpf>
 ): Effect.Effect<number, CtTime.ClockError, Bpf> =>
   Effect.flatMap(KernelClock.KernelClock, ({ now }) => now).pipe(Effect.provide(layer))
-
-const decode = Schema.decodeUnknownResult(Schema.fromJsonString(CtTime.RuntimeConfig))
-
-/** No file, or none that we understand, says nothing: then the default holds. */
-const configured = (): Option.Option<CtTime.ClockSource> => {
-  try {
-    return Option.flatMap(Result.getSuccess(decode(readFileSync(RUNTIME_CONFIG, "utf8"))), (config) =>
-      Result.getSuccess(CtTime.fromRuntimeConfig(config))
-    )
-  } catch {
-    return Option.none()
-  }
-}

@@ -106,6 +106,57 @@ export const layerJiffies = (hertz: number): Layer.Layer<KernelClock> =>
     )
   )
 
+/** What Cilium's agent leaves behind for its command line. @since 0.1.0 */
+export const RUNTIME_CONFIG = "/var/run/cilium/state/agent-runtime-config.json"
+
+/** Reads the text of {@link RUNTIME_CONFIG}. A reference, so that tests can have another. @since 0.1.0 */
+export const ReadRuntimeConfig = Context.Reference<Effect.Effect<string | undefined>>(
+  "ctmap-kernel/KernelClock/ReadRuntimeConfig",
+  {
+    defaultValue: () =>
+      Effect.sync(() => {
+        try {
+          return readFileSync(RUNTIME_CONFIG, "utf8")
+        } catch {
+          return undefined
+        }
+      })
+  }
+)
+
+/**
+ * The clock that Cilium's runtime configuration names: `undefined` where there is none, or none that can be understood.
+ *
+ * **Example** (A host that counts jiffies)
+ *
+ * ```ts
+ * import { KernelClock } from "ctmap-kernel"
+ * import * as Effect from "effect/Effect"
+ *
+ * const text = Effect.succeed('{ "ClockSource": 1, "KernelHz": 250 }')
+ * const read = Effect.provideService(KernelClock.configured, KernelClock.ReadRuntimeConfig, text)
+ * await Effect.runPromise(read) // => { mode: "jiffies", hertz: 250 }
+ * ```
+ *
+ * @since 0.1.0
+ */
+export const configured: Effect.Effect<CtTime.ClockSource | undefined> = Effect.gen(function* () {
+  const text = yield* yield* ReadRuntimeConfig
+  const config = yield* decodeRuntimeConfig(text)
+  return yield* Effect.fromResult(CtTime.fromRuntimeConfig(config))
+}).pipe(Effect.catch(() => Effect.succeed(undefined)))
+
+const decodeRuntimeConfig = Schema.decodeUnknownEffect(Schema.fromJsonString(CtTime.RuntimeConfig))
+
+/** The clock of a source that is known. @since 0.1.0 */
+export const layerOf = (source: CtTime.ClockSource): Layer.Layer<KernelClock, never, Bpf.Bpf> =>
+  source.mode === "ktime" ? layerKtime : layerJiffies(source.hertz)
+
+/** The clock that is {@link configured}; else seconds, which is what the datapath counts unless told otherwise. @since 0.1.0 */
+export const layerDetected: Layer.Layer<KernelClock, never, Bpf.Bpf> = Layer.unwrap(
+  Effect.map(configured, (source) => layerOf(source ?? CtTime.ktime))
+)
+
 /** A clock that stands still: `--now T`, replayed tables, tests. @since 0.1.0 */
 export const layerFixed = (source: CtTime.ClockSource, now: number): Layer.Layer<KernelClock> =>
   Layer.succeed(KernelClock, KernelClock.of({ source, now: Effect.succeed(now) }))

@@ -1,0 +1,4 @@
+/** Bundles the program. */
+import { bundle } from "../../scripts/bundle.ts"
+
+export default bundle("ctmap-agent")

@@ -1,0 +1,39 @@
+/**
+ * The agent: every cell it is made of. What a host runs, and what tests replace parts of.
+ *
+ * @since 0.1.0
+ */
+import { Hive } from "ctmap-cell"
+import * as Clock from "./cells/clock.ts"
+import * as Cluster from "./cells/cluster.ts"
+import * as Endpoints from "./cells/endpoints.ts"
+import * as Gc from "./cells/gc.ts"
+import * as Kernel from "./cells/kernel.ts"
+import * as Log from "./cells/log.ts"
+import * as Maps from "./cells/maps.ts"
+import * as Presence from "./cells/presence.ts"
+import * as Pressure from "./cells/pressure.ts"
+import * as Reload from "./cells/reload.ts"
+import * as Signals from "./cells/signals.ts"
+import * as Sources from "./cells/sources.ts"
+import { Configuration } from "./Configuration.ts"
+import { LogControl } from "./Logs.ts"
+
+/** Named for its settings: `CTMAP_…`. @since 0.1.0 */
+export const hive = Hive.make("ctmap", {
+  given: [Configuration, LogControl],
+  cells: [
+    Reload.cell,
+    Log.cell,
+    Kernel.cell,
+    Clock.cell,
+    Maps.cell,
+    Endpoints.cell,
+    Sources.cell,
+    Cluster.cell,
+    Signals.cell,
+    Gc.cell,
+    Presence.cell,
+    Pressure.cell
+  ]
+})

@@ -1,0 +1,69 @@
+/** What changes without a restart, what does not, and that nothing changes where something is wrong. */
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import type { LogControl } from "../src/Logs.ts"
+import { Reload } from "../src/Reload.ts"
+import { agent, given, makeKernel } from "./stage.ts"
+import * as Layer from "effect/Layer"
+
+const reloading = (
+  use: (set: (flags: ReadonlyArray<string>) => void) => Effect.Effect<void, unknown, Reload | LogControl>
+) =>
+  Effect.suspend(() => {
+    let flags: ReadonlyArray<string> = []
+    // One log control for the agent and for the test.
+    const around = given(() => flags)
+    return use((next) => void (flags = next)).pipe(
+      Effect.provide(
+        Layer.provideMerge(
+          agent(makeKernel(), () => flags),
+          around
+        )
+      )
+    )
+  })
+
+const valueOf = (name: string) =>
+  Effect.map(
+    Effect.flatMap(Reload, ({ effective }) => effective),
+    (effective) => effective.find((setting) => setting.name === name)?.value
+  )
+
+describe("a reload", () => {
+  it.effect("changes the level of the log at once", () =>
+    reloading((set) =>
+      Effect.gen(function* () {
+        const { reload } = yield* Reload
+        set(["--log-level", "debug"])
+        assert.deepStrictEqual(yield* reload, { applied: ["log-level"], needRestart: [] })
+        assert.strictEqual(yield* valueOf("log-level"), "debug")
+      })
+    )
+  )
+
+  it.effect("says each time what needs a restart, and leaves it as it is", () =>
+    reloading((set) =>
+      Effect.gen(function* () {
+        const { reload } = yield* Reload
+        set(["--bpffs-root", "/elsewhere"])
+        assert.deepStrictEqual(yield* reload, { applied: [], needRestart: ["bpffs-root"] })
+        assert.strictEqual(yield* valueOf("bpffs-root"), "/sys/fs/bpf")
+        assert.deepStrictEqual(yield* reload, { applied: [], needRestart: ["bpffs-root"] })
+        set([])
+        assert.deepStrictEqual(yield* reload, { applied: [], needRestart: [] })
+      })
+    )
+  )
+
+  it.effect("changes nothing where anything is wrong", () =>
+    reloading((set) =>
+      Effect.gen(function* () {
+        const { reload } = yield* Reload
+        set(["--log-level", "debug", "--budget", "7"])
+        const error = yield* Effect.flip(reload)
+        assert.match(error.message, /budget/)
+        assert.strictEqual(yield* valueOf("log-level"), "info")
+      })
+    )
+  )
+})
