@@ -53,9 +53,11 @@ export const layer = (format: Exclude<Format, "auto">): Layer.Layer<LogControl> 
   Layer.effectContext(
     Effect.gen(function* () {
       let level: Level = "info"
-      const written = loggers[format]
+      // Those of OpenTelemetry, where there are any: they obey the same level.
+      const others = [...(yield* Logger.CurrentLoggers)].filter((logger) => logger !== Logger.defaultLogger)
+      const all = [loggers[format], ...others]
       const chosen = Logger.make<unknown, void>((options) => {
-        if (LogLevel.isGreaterThanOrEqualTo(options.logLevel, levels[level])) written.log(options)
+        if (LogLevel.isGreaterThanOrEqualTo(options.logLevel, levels[level])) for (const each of all) each.log(options)
       })
       const control = LogControl.of({
         level: Effect.sync(() => level),

@@ -12,6 +12,7 @@ import type * as Log from "./cells/log.ts"
 import { Configuration } from "./Configuration.ts"
 import * as Logs from "./Logs.ts"
 import { Reload } from "./Reload.ts"
+import * as Telemetry from "./Telemetry.ts"
 
 /** How long a cell may take to stop: all of them together have the five seconds that an init system grants. */
 const STOP_TIMEOUT = "2 seconds"
@@ -27,7 +28,9 @@ export const run = (configuration: Configuration["Service"], version: string) =>
     const settings = yield* configuration.load
     const { logFormat } = settings.values.get("log") as Log.Config
     const format = logFormat === "auto" ? (process.stderr.isTTY ? "pretty" : "logfmt") : logFormat
-    const around = Layer.merge(Logs.layer(format), Layer.succeed(Configuration, configuration))
+    const around = Layer.mergeAll(Logs.layer(format), Layer.succeed(Configuration, configuration)).pipe(
+      Layer.provideMerge(Telemetry.layer(environment(), version))
+    )
     const agent = Hive.layer(hive, { settings, stopTimeout: STOP_TIMEOUT })
     return yield* Effect.gen(function* () {
       yield* Effect.logInfo(`ctmap-agent ${version} is running`)
@@ -36,6 +39,9 @@ export const run = (configuration: Configuration["Service"], version: string) =>
       return yield* Effect.raceFirst(failure, reloads)
     }).pipe(Effect.scoped, Effect.provide(Layer.provideMerge(agent, around)))
   })
+
+const environment = () =>
+  Object.fromEntries(Object.entries(process.env).flatMap(([name, text]) => (text === undefined ? [] : [[name, text]])))
 
 /** Every SIGHUP brings a reload; those that come meanwhile share the next. */
 const reloads = Effect.gen(function* () {

@@ -1,5 +1,7 @@
 /** What changes without a restart, what does not, and that nothing changes where something is wrong. */
 import { assert, describe, it } from "@effect/vitest"
+import { GcRunner } from "ctmap-gc"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { LogControl } from "../src/Logs.ts"
 import { Reload } from "../src/Reload.ts"
@@ -7,7 +9,9 @@ import { agent, given, makeKernel } from "./stage.ts"
 import * as Layer from "effect/Layer"
 
 const reloading = (
-  use: (set: (flags: ReadonlyArray<string>) => void) => Effect.Effect<void, unknown, Reload | LogControl>
+  use: (
+    set: (flags: ReadonlyArray<string>) => void
+  ) => Effect.Effect<void, unknown, Reload | LogControl | GcRunner.GcRunner>
 ) =>
   Effect.suspend(() => {
     let flags: ReadonlyArray<string> = []
@@ -37,6 +41,20 @@ describe("a reload", () => {
         set(["--log-level", "debug"])
         assert.deepStrictEqual(yield* reload, { applied: ["log-level"], needRestart: [] })
         assert.strictEqual(yield* valueOf("log-level"), "debug")
+      })
+    )
+  )
+
+  it.effect("changes when the collector collects, at once", () =>
+    reloading((set) =>
+      Effect.gen(function* () {
+        const { reload } = yield* Reload
+        const { initialScanDone, settings } = yield* GcRunner.GcRunner
+        yield* initialScanDone
+        set(["--conntrack-gc-interval", "30s", "--engine", "portable"])
+        assert.deepStrictEqual(yield* reload, { applied: ["conntrack-gc-interval"], needRestart: ["engine"] })
+        assert.strictEqual(Duration.toSeconds((yield* settings).conntrackGcInterval), 30)
+        assert.strictEqual((yield* settings).engine, "auto")
       })
     )
   )

@@ -9,6 +9,7 @@ import { Bpf, KernelClock, MapIterator } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
+import { Reload } from "../Reload.ts"
 import { SignalFeed } from "../SignalFeed.ts"
 
 const { fields } = GcConfig.Settings
@@ -96,6 +97,11 @@ const config = Schema.Struct({
   })
 )
 
+/** All but the engine, which is loaded once. */
+const changeable = Object.keys(config.fields)
+  .filter((field) => field !== "engine")
+  .map((field) => field.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`))
+
 /** What became of the last pass over each pair: a collector that cannot collect is not well. */
 const reportOf = (pass: GcPass.GcPass) =>
   pass.completed ? Health.ok() : Health.degraded(`the last pass over ${pass.family} ${pass.owner}: ${pass.why ?? ""}`)
@@ -110,7 +116,8 @@ export const cell = Cell.make("gc", {
     MapIterator.MapIterator,
     CtMapSources.CtMapSources,
     Endpoints.Endpoints,
-    SignalFeed
+    SignalFeed,
+    Reload
   ],
   provides: [GcRunner.GcRunner, Collector.Collector, GcEvents.GcEvents, GcConfig.GcConfig],
   layer: (settings) => {
@@ -124,6 +131,8 @@ export const cell = Cell.make("gc", {
         const made = yield* GcRunner.make({ signals: yield* SignalFeed })
         const { passes } = yield* Collector.Collector
         yield* Job.observer("passes", passes, reportOf)
+        const { register } = yield* Reload
+        yield* register("gc", changeable, (next) => made.reconfigure(next as GcConfig.Settings))
         yield* made.enable
         return made
       })
