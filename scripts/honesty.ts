@@ -99,6 +99,7 @@ const mayImport: Readonly<Record<string, ReadonlyArray<string>>> = {
   "ctmap-gc": ["ctmap-core", "ctmap-kernel"],
   "ctmap-cluster": ["ctmap-core", "ctmap-kernel", "ctmap-gc"],
   "ctmap-cell": [],
+  "ctmap-api": ["ctmap-core", "ctmap-gc", "ctmap-cell"],
   "ctmap-datapath": ["ctmap-core", "ctmap-kernel"],
   "ctmap-testing": ["ctmap-core", "ctmap-kernel"]
 }

@@ -1,13 +1,21 @@
-/** Writes the published JSON Schema of ctmap's records; `--check` fails when the file is stale. */
-import { readFileSync, writeFileSync } from "node:fs"
+/** Writes what is published of schemas: ctmap's records, and the agent's API. `--check` fails when a file is stale. */
+import { existsSync, readFileSync, writeFileSync } from "node:fs"
+import { AgentApi } from "ctmap-api"
 import { CtJson } from "ctmap-core"
+import * as OpenApi from "effect/http-api/OpenApi"
 
-const file = new URL("../packages/ctmap-core/schema/ctmap-record.schema.json", import.meta.url)
-const text = `${JSON.stringify(CtJson.jsonSchema(), null, 2)}\n`
+const published: Readonly<Record<string, object>> = {
+  "packages/ctmap-core/schema/ctmap-record.schema.json": CtJson.jsonSchema(),
+  "packages/ctmap-api/docs/openapi.json": OpenApi.fromApi(AgentApi.AgentApi)
+}
 
-if (!process.argv.includes("--check")) {
-  writeFileSync(file, text)
-} else if (JSON.stringify(JSON.parse(readFileSync(file, "utf8"))) !== JSON.stringify(JSON.parse(text))) {
-  console.error("packages/ctmap-core/schema/ctmap-record.schema.json is stale: run `npm run fix`")
-  process.exit(1)
+for (const [name, schema] of Object.entries(published)) {
+  const file = new URL(`../${name}`, import.meta.url)
+  const text = `${JSON.stringify(schema, null, 2)}\n`
+  if (!process.argv.includes("--check")) {
+    writeFileSync(file, text)
+  } else if (!existsSync(file) || JSON.stringify(JSON.parse(readFileSync(file, "utf8"))) !== JSON.stringify(schema)) {
+    console.error(`${name} is stale: run \`npm run fix\``)
+    process.exitCode = 1
+  }
 }

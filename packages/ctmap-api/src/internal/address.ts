@@ -1,0 +1,9 @@
+/** Where an agent is: a path or a URL. */
+
+const isUrl = (at: string): boolean => /^https?:\/\//i.test(at)
+
+/** The path of the socket, unless it is a URL. `unix:` before a path is allowed. */
+export const socketPath = (at: string): string | undefined => (isUrl(at) ? undefined : at.replace(/^unix:(\/\/)?/, ""))
+
+/** What requests are sent to; over a socket the host says nothing. */
+export const base = (at: string): string => (isUrl(at) ? at.replace(/\/+$/, "") : "http://agent")
