@@ -8,6 +8,7 @@ import * as Clock from "./cells/clock.ts"
 import * as Cluster from "./cells/cluster.ts"
 import * as Endpoints from "./cells/endpoints.ts"
 import * as Gc from "./cells/gc.ts"
+import * as Instance from "./cells/instance.ts"
 import * as Kernel from "./cells/kernel.ts"
 import * as Log from "./cells/log.ts"
 import * as Maps from "./cells/maps.ts"
@@ -16,6 +17,7 @@ import * as Pressure from "./cells/pressure.ts"
 import * as Reload from "./cells/reload.ts"
 import * as Signals from "./cells/signals.ts"
 import * as Sources from "./cells/sources.ts"
+import * as Systemd from "./cells/systemd.ts"
 import { Configuration } from "./Configuration.ts"
 import { LogControl } from "./Logs.ts"
 
@@ -26,6 +28,7 @@ export const hive = Hive.make("ctmap", {
     Reload.cell,
     Log.cell,
     Kernel.cell,
+    Instance.cell,
     Clock.cell,
     Maps.cell,
     Endpoints.cell,
@@ -34,6 +37,8 @@ export const hive = Hive.make("ctmap", {
     Signals.cell,
     Gc.cell,
     Presence.cell,
-    Pressure.cell
+    Pressure.cell,
+    // The last to start, and the first to stop.
+    Systemd.cell
   ]
 })

@@ -42,6 +42,11 @@ export class Reload extends Context.Service<
       names: ReadonlyArray<string>,
       apply: Apply
     ) => Effect.Effect<void, never, Scope.Scope>
+    /** Does something before every reload and something after it, whatever came of it, until the scope closes. */
+    readonly announce: (
+      before: Effect.Effect<void>,
+      after: Effect.Effect<void>
+    ) => Effect.Effect<void, never, Scope.Scope>
     /** Reads all sources and applies what can be. Errors: settings that are not valid; then everything stays. */
     readonly reload: Effect.Effect<Changed, LoadError>
     /** What is in force. */
@@ -56,6 +61,7 @@ export const layer: Layer.Layer<Reload, never, Configuration | Settings.Settings
     const { load } = yield* Configuration
     let { effective, values } = yield* Settings.Settings
     const handlers = new Map<string, { readonly names: ReadonlySet<string>; readonly apply: Apply }>()
+    const announced = new Set<{ readonly before: Effect.Effect<void>; readonly after: Effect.Effect<void> }>()
     const turn = yield* Semaphore.make(1)
 
     const reload: Reload["Service"]["reload"] = Effect.gen(function* () {
@@ -81,6 +87,12 @@ export const layer: Layer.Layer<Reload, never, Configuration | Settings.Settings
       return { applied, needRestart }
     }).pipe(
       Effect.tapError(({ message }) => Effect.logError(`settings were read again and stay as they were: ${message}`)),
+      Effect.ensuring(Effect.suspend(() => Effect.forEach(announced, ({ after }) => after, { discard: true }))),
+      (done) =>
+        Effect.andThen(
+          Effect.suspend(() => Effect.forEach(announced, ({ before }) => before)),
+          done
+        ),
       turn.withPermits(1),
       Effect.uninterruptible
     )
@@ -92,6 +104,14 @@ export const layer: Layer.Layer<Reload, never, Configuration | Settings.Settings
           Effect.sync(() => void handlers.set(cell, { names: new Set(names), apply })),
           () => Effect.sync(() => void handlers.delete(cell))
         ),
+      announce: (before, after) =>
+        Effect.suspend(() => {
+          const words = { before, after }
+          return Effect.acquireRelease(
+            Effect.sync(() => void announced.add(words)),
+            () => Effect.sync(() => void announced.delete(words))
+          )
+        }),
       effective: Effect.sync(() => effective)
     })
   })
