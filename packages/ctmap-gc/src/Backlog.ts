@@ -32,13 +32,13 @@ export interface Share {
  * @since 0.1.0
  */
 export const make = Effect.gen(function* () {
-  const { pairs } = yield* CtMapSources
+  const { list } = yield* CtMapSources
   const clock = yield* KernelClock.KernelClock
   const bpf = yield* Bpf.Bpf
   return Effect.gen(function* () {
     const now = yield* clock.now
     const shares = new Map<Family.Family, number>()
-    for (const source of yield* pairs) {
+    for (const source of (yield* list).pairs) {
       const share = yield* shareOf(source, now).pipe(Effect.orElseSucceed(() => undefined))
       if (share !== undefined) shares.set(source.family, Math.max(share, shares.get(source.family) ?? 0))
     }

@@ -1,26 +1,34 @@
 /**
  * Who may sweep a pair, and when: one writer per pair, and requests that arrive meanwhile share the next pass.
  *
- * Owns the queue of every pair, serial numbers, and the log of passes. A hundred endpoints that are deleted at once cost
+ * Owns the queue of every pair, serial numbers, the log of passes and their metrics. A hundred endpoints that are deleted at once cost
  * one pass, not a hundred; each caller gets the counts of its own request.
  *
  * @since 0.1.0
  */
+import { Owner } from "ctmap-kernel"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
 import * as PubSub from "effect/PubSub"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import { nameOf, type OpenError, type PairSource } from "./CtMapSources.ts"
 import * as GcEngine from "./GcEngine.ts"
 import { GcEvents } from "./GcEvents.ts"
+import * as GcMetrics from "./GcMetrics.ts"
 import * as GcPass from "./GcPass.ts"
 import type { GcRequest } from "./GcRequest.ts"
 import { GuardStopped } from "./Guard.ts"
+import { isMissing } from "./internal/missing.ts"
+import * as PassLog from "./internal/passLog.ts"
+import { whyStopped } from "./internal/whyStopped.ts"
 
 /**
  * How a request is to be carried out. Requests share a pass only where all of this is the same.
@@ -39,6 +47,17 @@ export interface Collected {
   readonly pass: GcPass.GcPass
   /** What it alone wanted and got. */
   readonly counts: GcPass.RequestCounts
+}
+
+/**
+ * What else there is to say of a request; it may share a pass all the same.
+ *
+ * @since 0.1.0
+ */
+export interface About {
+  readonly progress?: GcEngine.Plan["progress"]
+  /** Stands in the record of the pass. */
+  readonly trigger?: GcPass.Trigger | undefined
 }
 
 /** @since 0.1.0 */
@@ -60,22 +79,27 @@ export class Collector extends Context.Service<
      * Errors: those of opening and sweeping. Where the guard stops a shared pass, before anything is deleted, each of its
      * requests is tried alone, so that only the one that asked for too much fails. Interruption: also where the layer
      * closes, or is closed. By the caller: a request that waits is withdrawn; a pass that no
-     * caller waits for any more is interrupted between two batches.
+     * caller waits for any more is interrupted between two batches. Every pass leaves a record and its metrics, before
+     * anybody hears of it; one over maps of which none is pinned is no pass.
      */
     readonly collect: (
       source: PairSource,
       request: GcRequest,
       terms?: Terms,
-      progress?: GcEngine.Plan["progress"]
+      about?: About
     ) => Effect.Effect<Collected, CollectError>
     /** Does something else with a pair that nobody may sweep meanwhile. */
     readonly exclusively: <A, E>(source: PairSource, use: Effect.Effect<A, E>) => Effect.Effect<A, E>
     /** A new serial number. */
     readonly nextSerial: Effect.Effect<number>
-    /** The last pass over each pair, the latest last. */
+    /** The last pass over each of the 1,024 pairs that were swept last, the latest last. */
     readonly lastPasses: Effect.Effect<ReadonlyArray<GcPass.GcPass>>
-    /** Records of passes as they end, from now on; a slow reader misses some. */
+    /** The last 128 passes, newest last. */
+    readonly history: Effect.Effect<ReadonlyArray<GcPass.GcPass>>
+    /** Records of passes as they end, from now on; a reader who is more than 128 behind misses some. */
     readonly passes: Stream.Stream<GcPass.GcPass>
+    /** How many pairs are swept, waited for or used now. */
+    readonly busy: Effect.Effect<number>
   }
 >()("ctmap-gc/Collector") {}
 
@@ -85,16 +109,18 @@ interface Job {
   readonly source: PairSource
   readonly request: GcRequest
   readonly terms: Terms
-  readonly progress: GcEngine.Plan["progress"]
+  readonly about: About
   readonly done: Deferred.Deferred<Collected, CollectError>
   /** Its caller has gone. */
   isWithdrawn: boolean
 }
 
-/** The queue of a pair and what is being done with it. */
+/** The queue of a pair and what is being done with it; there is one for as long as there is anything to be done. */
 interface Line {
   readonly waiting: Array<Job>
   isServed: boolean
+  /** Those who use the pair exclusively, or wait for that. */
+  users: number
   running: { readonly jobs: ReadonlyArray<Job>; readonly fiber: Fiber.Fiber<unknown, unknown> } | undefined
   /** Entries that the last pass deleted, done or not. */
   deleted: number
@@ -109,9 +135,10 @@ export const layer: Layer.Layer<Collector, never, GcEngine.GcEngine | GcEvents> 
     const engine = yield* GcEngine.GcEngine
     const events = yield* GcEvents
     const scope = yield* Effect.scope
-    const ended = yield* Effect.acquireRelease(PubSub.sliding<GcPass.GcPass>(64), PubSub.shutdown)
+    const registry = yield* Metric.MetricRegistry
+    const ended = yield* Effect.acquireRelease(PubSub.sliding<GcPass.GcPass>(PassLog.HISTORY), PubSub.shutdown)
     const lines = new Map<string, Line>()
-    const last = new Map<string, GcPass.GcPass>()
+    const log = PassLog.make()
     let serial = 0
 
     const lineOf = (source: PairSource): Line => {
@@ -119,38 +146,73 @@ export const layer: Layer.Layer<Collector, never, GcEngine.GcEngine | GcEvents> 
       const known = lines.get(name)
       if (known !== undefined) return known
       const permit = Semaphore.makeUnsafe(1)
-      const line: Line = { waiting: [], isServed: false, running: undefined, deleted: 0, permit }
+      const line: Line = { waiting: [], isServed: false, users: 0, running: undefined, deleted: 0, permit }
       lines.set(name, line)
       return line
     }
 
-    const record = (name: string, pass: GcPass.GcPass): void => {
-      last.delete(name)
-      last.set(name, pass)
-      PubSub.publishUnsafe(ended, pass)
+    /** Forgets a pair that nobody wants anything of. */
+    const leave = (source: PairSource, line: Line): void => {
+      const name = nameOf(source)
+      if (!line.isServed && line.users === 0 && lines.get(name) === line) lines.delete(name)
     }
+
+    /** In one step with the pass itself, whatever ended it: no pass is ever missing in the counts. */
+    const record = (source: PairSource, pass: GcPass.GcPass): Effect.Effect<void> =>
+      Effect.suspend(() => {
+        log.add(nameOf(source), pass)
+        return GcMetrics.record(pass)
+      }).pipe(
+        Effect.tap(() => Effect.sync(() => PubSub.publishUnsafe(ended, pass))),
+        Effect.provideService(Metric.MetricRegistry, registry)
+      )
 
     /** One pass that serves all of `jobs`, whose terms are the same. */
     const pass = (line: Line, jobs: ReadonlyArray<Job>): Effect.Effect<GcPass.GcPass, CollectError> =>
-      Effect.scoped(
-        Effect.gen(function* () {
-          line.deleted = 0
-          const { source, terms } = jobs.at(-1)!
-          const pair = yield* source.open
-          const heard = jobs.flatMap(({ progress }) => (progress === undefined ? [] : [progress]))
-          return yield* engine.sweep(pair, {
+      Effect.gen(function* () {
+        const { source, terms } = jobs.at(-1)!
+        const triggers = jobs.flatMap(({ about }) => about.trigger ?? [])
+        const heard = jobs.flatMap(({ about }) => about.progress ?? [])
+        const began = performance.now()
+        const startedAtMillis = yield* Clock.currentTimeMillis
+        let made: GcPass.GcPass | undefined
+        line.deleted = 0
+        const swept = Effect.flatMap(source.open, (pair) =>
+          engine.sweep(pair, {
             ...terms,
             serial: ++serial,
             requests: jobs.map(({ request }) => request),
             publish: events.isObserved(source.family) ? events.publish : undefined,
             progress: heard.length === 0 ? undefined : (map, seen) => heard.forEach((hear) => hear(map, seen)),
-            recorded: (made) => {
-              line.deleted = GcPass.total(made, "deleted")
-              record(nameOf(source), made)
+            recorded: (written) => {
+              line.deleted = GcPass.total(written, "deleted")
+              made = triggers[0] === undefined ? written : { ...written, trigger: triggers[0] }
             }
           })
-        })
-      )
+        )
+        const plain = yield* Effect.scoped(swept).pipe(
+          Effect.onExit((end) => {
+            if (made === undefined && isFailed(end) && !isMissing(end)) {
+              made = {
+                serial: ++serial,
+                ...(triggers[0] === undefined ? {} : { trigger: triggers[0] }),
+                family: source.family,
+                owner: Owner.describe(source.owner),
+                dryRun: terms.dryRun ?? false,
+                now: 0,
+                startedAtMillis,
+                millis: performance.now() - began,
+                completed: false,
+                why: whyStopped(end) ?? "",
+                maps: [],
+                requests: jobs.map(() => ({ wanted: 0, deleted: 0 }))
+              }
+            }
+            return made === undefined ? Effect.void : record(source, made)
+          })
+        )
+        return made ?? plain
+      })
 
     const serve = (line: Line, all: ReadonlyArray<Job>): Effect.Effect<void> =>
       Effect.gen(function* () {
@@ -191,7 +253,7 @@ export const layer: Layer.Layer<Collector, never, GcEngine.GcEngine | GcEvents> 
     }
 
     /** Serves a pair until nobody waits any more. Whatever happens, nobody who asked waits for ever. */
-    const work = (line: Line): Effect.Effect<void> =>
+    const work = (source: PairSource, line: Line): Effect.Effect<void> =>
       Effect.gen(function* () {
         for (let jobs = take(line); jobs.length > 0; jobs = take(line)) {
           yield* serve(line, jobs).pipe(
@@ -204,8 +266,9 @@ export const layer: Layer.Layer<Collector, never, GcEngine.GcEngine | GcEvents> 
         }
       }).pipe(
         Effect.onExit((exit) => {
-          if (Exit.isSuccess(exit)) return Effect.void
+          if (Exit.isSuccess(exit)) return Effect.sync(() => leave(source, line))
           line.isServed = false
+          leave(source, line)
           return Effect.forEach(line.waiting.splice(0), ({ done }) => Deferred.failCause(done, exit.cause), {
             discard: true
           })
@@ -228,28 +291,47 @@ export const layer: Layer.Layer<Collector, never, GcEngine.GcEngine | GcEvents> 
       })
 
     return Collector.of({
-      collect: (source, request, terms = {}, progress) =>
+      collect: (source, request, terms = {}, about = {}) =>
         Effect.uninterruptibleMask((restore) =>
           Effect.gen(function* () {
-            const line = lineOf(source)
             const done = yield* Deferred.make<Collected, CollectError>()
-            const job: Job = { source, request, terms, progress, done, isWithdrawn: false }
+            const job: Job = { source, request, terms, about, done, isWithdrawn: false }
             if (scope.state._tag === "Closed") return yield* Effect.interrupt
+            const line = lineOf(source)
             line.waiting.push(job)
             if (!line.isServed) {
               line.isServed = true
-              yield* Effect.forkIn(Effect.interruptible(work(line)), scope)
+              yield* Effect.forkIn(Effect.interruptible(work(source, line)), scope)
             }
             return yield* restore(Deferred.await(job.done)).pipe(Effect.onInterrupt(() => withdraw(line, job)))
           })
         ),
-      exclusively: (source, use) => lineOf(source).permit.withPermit(use),
+      exclusively: (source, use) =>
+        Effect.acquireUseRelease(
+          Effect.sync(() => {
+            const line = lineOf(source)
+            line.users++
+            return line
+          }),
+          ({ permit }) => permit.withPermit(use),
+          (line) =>
+            Effect.sync(() => {
+              line.users--
+              leave(source, line)
+            })
+        ),
       nextSerial: Effect.sync(() => ++serial),
-      lastPasses: Effect.sync(() => [...last.values()]),
-      passes: Stream.fromPubSub(ended)
+      lastPasses: Effect.sync(log.last),
+      history: Effect.sync(log.history),
+      passes: Stream.fromPubSub(ended),
+      busy: Effect.sync(() => lines.size)
     })
   })
 )
+
+/** Ended by an error, not because nobody wanted it any more. */
+const isFailed = <A, E>(exit: Exit.Exit<A, E>): exit is Exit.Failure<A, E> =>
+  Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)
 
 const sameTerms = (a: Terms, b: Terms): boolean => JSON.stringify(inOrder(a)) === JSON.stringify(inOrder(b))
 

@@ -5,7 +5,7 @@
  * @since 0.1.0
  */
 import { Family } from "ctmap-core"
-import { type BpfError, CtMaps, CtPair, NatMaps, Owner } from "ctmap-kernel"
+import { type BpfError, CtMaps, type CtPair, NatMaps, Owner } from "ctmap-kernel"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -24,7 +24,7 @@ export interface PairSource {
 }
 
 /** @since 0.1.0 */
-export type OpenError = BpfError.BpfError | CtPair.NotAPair
+export type OpenError = NatMaps.PairError
 
 /** What a pair is known by: `ipv4 global`, `ipv6 cluster 3`. @since 0.1.0 */
 export const nameOf = ({ family, owner }: Pick<PairSource, "family" | "owner">): string =>
@@ -38,6 +38,17 @@ export const nameOf = ({ family, owner }: Pick<PairSource, "family" | "owner">):
 export type Source = Effect.Effect<ReadonlyArray<PairSource>, BpfError.BpfError>
 
 /**
+ * What could be listed, and what could not.
+ *
+ * @since 0.1.0
+ */
+export interface Listing {
+  readonly pairs: ReadonlyArray<PairSource>
+  /** What sources said that cannot tell. */
+  readonly refusals: ReadonlyArray<BpfError.BpfError>
+}
+
+/**
  * All pairs.
  *
  * @since 0.1.0
@@ -48,9 +59,11 @@ export class CtMapSources extends Context.Service<
     /** Adds a source for as long as the scope is open. */
     readonly register: (source: Source) => Effect.Effect<void, never, Scope.Scope>
     /**
-     * The pairs of every source, in the order they were registered. A source that cannot tell is warned of, and keeps
-     * the pairs of the others from nobody; fails where none can.
+     * The pairs of every source, in the order they were registered. A source that cannot tell keeps the pairs of the
+     * others from nobody; fails where none can.
      */
+    readonly list: Effect.Effect<Listing, BpfError.BpfError>
+    /** The pairs of {@link list}, with a warning for what is missing among them. */
     readonly pairs: Source
   }
 >()("ctmap-gc/CtMapSources") {}
@@ -58,6 +71,12 @@ export class CtMapSources extends Context.Service<
 /** No source yet. @since 0.1.0 */
 export const layer: Layer.Layer<CtMapSources> = Layer.sync(CtMapSources, () => {
   const sources = new Set<Source>()
+  const list: CtMapSources["Service"]["list"] = Effect.gen(function* () {
+    const [found, refusals] = yield* Effect.partition([...sources], (source) => source)
+    const [refusal] = refusals
+    if (refusal !== undefined && found.length === 0) return yield* Effect.fail(refusal)
+    return { pairs: found.flat(), refusals }
+  })
   return CtMapSources.of({
     register: (source) =>
       Effect.suspend(() => {
@@ -66,15 +85,16 @@ export const layer: Layer.Layer<CtMapSources> = Layer.sync(CtMapSources, () => {
         sources.add(own)
         return Effect.addFinalizer(() => Effect.sync(() => sources.delete(own)))
       }),
-    pairs: Effect.gen(function* () {
-      const [found, refusals] = yield* Effect.partition([...sources], (source) => source)
-      const [refusal] = refusals
-      if (refusal !== undefined && found.length === 0) return yield* Effect.fail(refusal)
-      for (const { message } of refusals) yield* Effect.logWarning(`some tables cannot be listed: ${message}`)
-      return found.flat()
-    })
+    list,
+    pairs: Effect.flatMap(list, ({ pairs, refusals }) => Effect.as(warn(refusals), pairs))
   })
 })
+
+/** Says that tables are missing. @since 0.1.0 */
+export const warn = (refusals: Listing["refusals"]): Effect.Effect<void> =>
+  Effect.forEach(refusals, ({ message }) => Effect.logWarning(`some tables cannot be listed: ${message}`), {
+    discard: true
+  })
 
 /**
  * The global maps of the enabled families with their NAT maps, and the local maps of endpoints.
@@ -113,11 +133,5 @@ export const global = (family: Family.Family, maps: Maps): PairSource => ({
 /** The pair of an endpoint, which has no NAT map. @since 0.1.0 */
 export const endpoint = (family: Family.Family, id: number, maps: Maps): PairSource => {
   const owner = Owner.endpoint(id)
-  const open = Effect.gen(function* () {
-    const ct = yield* CtMaps.CtMaps
-    const tcp = yield* ct.open({ family, transport: "tcp", owner })
-    const any = yield* ct.open({ family, transport: "any", owner })
-    return yield* CtPair.make(tcp, any, undefined)
-  })
-  return { family, owner, open: Effect.provide(open, maps) }
+  return { family, owner, open: Effect.provide(NatMaps.openPair(family, owner), maps) }
 }

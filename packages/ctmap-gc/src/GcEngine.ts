@@ -20,7 +20,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { Deleted } from "./GcEvents.ts"
 import type * as GcPass from "./GcPass.ts"
-import { type GcRequest, isVolatile } from "./GcRequest.ts"
+import { type GcRequest, readsClock } from "./GcRequest.ts"
 import * as Guard from "./Guard.ts"
 import * as Judge from "./internal/judge.ts"
 import * as Programs from "./internal/programs.ts"
@@ -150,7 +150,7 @@ const sweepPair = (
   Effect.gen(function* () {
     const began = performance.now()
     const startedAtMillis = yield* Effect.clockWith((wall) => wall.currentTimeMillis)
-    const now = yield* clock.now
+    let now = 0
     const { serial, requests, dryRun = false } = plan
     const tallies: Array<MapTally> = []
 
@@ -176,6 +176,7 @@ const sweepPair = (
     const hook = yield* PurgeHook
     const maps = [pair.tcp, pair.any].filter(({ transport }) => plan.transports?.includes(transport) ?? true)
     const pass = Effect.gen(function* () {
+      now = yield* clock.now
       // All of them before the first entry goes: a pass that must refuse one table refuses.
       const targets = yield* Effect.forEach(maps, targetOf)
       if (pair.nat?.mismatch !== undefined) {
@@ -235,7 +236,7 @@ const sweepPair = (
   })
 
 const readsTheClock = ({ expired, filter, within }: GcRequest): boolean =>
-  expired === true || [filter, within].some((each) => each !== undefined && isVolatile(each))
+  expired === true || [filter, within].some((each) => each !== undefined && readsClock(each))
 
 /** The release to read a map with. Errors: `UnknownLayout`. */
 const targetOf = (ct: CtPair.CtMap) =>

@@ -78,7 +78,7 @@ const set = (metric: Metric.Gauge<number>, value: number, labels: Labels = {}): 
  * **Details**
  *
  * A dry run changes nothing. A pass counts as `completed` map by map, where it ended without an error, and its duration
- * is the time it took, whichever engine it was. The gauges of entries are set by whole passes over global maps only:
+ * is the time it took, whichever engine it was. One that failed before its first map counts as `uncompleted` for both. The gauges of entries are set by whole passes over global maps only:
  * those of an endpoint or of a cluster have no label of their own there. `cilium_bpf_map_ops_total` counts an entry that
  * vanished as a deletion that failed, as Cilium does.
  *
@@ -110,8 +110,14 @@ export const record = (pass: GcPass.GcPass): Effect.Effect<void> =>
     ? Effect.void
     : Effect.gen(function* () {
         for (const map of pass.maps) yield* recordMap(pass, map)
-        const longest = Math.max(0, ...pass.maps.map(({ longestCallMillis }) => longestCallMillis))
-        yield* set(metrics.longestCall, longest / 1000)
+        if (pass.maps.length === 0) {
+          for (const protocol of ["TCP", "non-TCP"]) {
+            yield* add(metrics.runs, 1, { family: pass.family, protocol, status: "uncompleted" })
+          }
+        } else {
+          const longest = Math.max(...pass.maps.map(({ longestCallMillis }) => longestCallMillis))
+          yield* set(metrics.longestCall, longest / 1000)
+        }
         yield* set(metrics.serial, pass.serial)
       })
 

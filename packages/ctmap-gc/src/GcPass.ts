@@ -13,6 +13,21 @@ export const Engine = Schema.Literals(["hybrid", "kernel", "portable"])
 export type Engine = typeof Engine.Type
 
 /**
+ * What brought a pass about.
+ *
+ * **Details**
+ *
+ * `initial`: the first of a process, or of a family that was added. `interval`: the time for a pass over everything has
+ * come. `signal`: the datapath said that a table is full. `backlog`: so much of a table has expired. `request`: somebody
+ * asked.
+ *
+ * @since 0.1.0
+ */
+export const Trigger = Schema.Literals(["initial", "interval", "signal", "backlog", "request"])
+/** @since 0.1.0 */
+export type Trigger = typeof Trigger.Type
+
+/**
  * NAT entries of the CT entries that went.
  *
  * @since 0.1.0
@@ -96,13 +111,15 @@ export type RequestCounts = typeof RequestCounts.Type
 export const GcPass = Schema.Struct({
   /** Counts up over all passes of a process. */
   serial: Schema.Int,
+  /** Absent where nobody said; of requests that share a pass, that of the first. */
+  trigger: Schema.optionalKey(Trigger),
   family: Family.Family,
   /** `global`, `endpoint 7`, `cluster 3`. */
   owner: Schema.String,
   /** The NAT map that was cleaned with the CT maps; absent where none is pinned. */
   nat: Schema.optionalKey(Schema.String),
   dryRun: Schema.Boolean,
-  /** The clock's reading that decided, in its units. */
+  /** The clock's reading that decided, in its units; 0 where the pass ended before it was read. */
   now: Schema.Int,
   startedAtMillis: Schema.Number,
   millis: Schema.Number,
@@ -110,6 +127,7 @@ export const GcPass = Schema.Struct({
   completed: Schema.Boolean,
   /** Why it is not, in words: an error, a guard, an interruption. */
   why: Schema.optionalKey(Schema.String),
+  /** Those that the pass has begun with: none where the maps or the clock could not be had. */
   maps: Schema.Array(MapPass),
   requests: Schema.Array(RequestCounts)
 })

@@ -66,7 +66,8 @@ export const matching = (filter: Filter.Filter): GcRequest => ({ filter })
  * **Details**
  *
  * Such an entry is deleted only while its lifetime is as it was read; what a filter says of addresses, ports, protocol
- * and direction holds for as long as the entry does, so there its being there is all that is asked again.
+ * and direction holds for as long as the entry does, so there its being there is all that is asked again. Packets within
+ * the unit of the clock in which the entry was last refreshed leave the lifetime as it was: those go unnoticed.
  *
  * **Example** (A key does not change)
  *
@@ -82,21 +83,34 @@ export const matching = (filter: Filter.Filter): GcRequest => ({ filter })
  *
  * @since 0.1.0
  */
-export const isVolatile = (filter: Filter.Filter): boolean => {
-  const open: Array<Filter.Filter> = [filter]
-  for (let node = open.pop(); node !== undefined; node = open.pop()) {
-    if (node._tag === "And" || node._tag === "Or") open.push(node.left, node.right)
-    else if (node._tag === "Not") open.push(node.filter)
-    else if (!ofTheKey.has(node._tag)) return true
-  }
-  return false
-}
+export const isVolatile = (filter: Filter.Filter): boolean => some(filter, (tag) => !ofTheKey.has(tag))
 
-const ofTheKey: ReadonlySet<Filter.Filter["_tag"]> = new Set([
+const ofTheKey: ReadonlySet<Filter.Term["_tag"]> = new Set([
   "Protocol",
+  "Family",
   "Address",
   "Port",
   "PortCompare",
   "Direction",
   "Related"
 ])
+
+/**
+ * Whether what a filter says of an entry depends on what time it is: such a filter is refused where the table does not
+ * fit the clock; others, counters among them, do not mind.
+ *
+ * @since 0.1.0
+ */
+export const readsClock = (filter: Filter.Filter): boolean => some(filter, (tag) => ofTime.has(tag))
+
+const ofTime: ReadonlySet<Filter.Term["_tag"]> = new Set(["Expired", "Alive", "Time"])
+
+const some = (filter: Filter.Filter, is: (tag: Filter.Term["_tag"]) => boolean): boolean => {
+  const open: Array<Filter.Filter> = [filter]
+  for (let node = open.pop(); node !== undefined; node = open.pop()) {
+    if (node._tag === "And" || node._tag === "Or") open.push(node.left, node.right)
+    else if (node._tag === "Not") open.push(node.filter)
+    else if (is(node._tag)) return true
+  }
+  return false
+}

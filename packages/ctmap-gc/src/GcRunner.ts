@@ -16,7 +16,7 @@ import * as Ref from "effect/Ref"
 import * as Stream from "effect/Stream"
 import { Bpf, type KernelClock } from "ctmap-kernel"
 import { type Collected, type CollectError, Collector, type Terms } from "./Collector.ts"
-import { CtMapSources, nameOf, type OpenError, type PairSource } from "./CtMapSources.ts"
+import { CtMapSources, nameOf, type OpenError, type PairSource, warn } from "./CtMapSources.ts"
 import * as Backlog from "./Backlog.ts"
 import { Endpoints } from "./Endpoints.ts"
 import * as GcConfig from "./GcConfig.ts"
@@ -25,7 +25,7 @@ import * as GcMetrics from "./GcMetrics.ts"
 import type * as GcPass from "./GcPass.ts"
 import type * as GcRequest from "./GcRequest.ts"
 import * as GcSchedule from "./GcSchedule.ts"
-import { complain, outcomeOf } from "./internal/roundOutcome.ts"
+import { complainer, outcomeOf } from "./internal/roundOutcome.ts"
 import type * as NatPass from "./NatPass.ts"
 import * as NatPurge from "./NatPurge.ts"
 
@@ -42,6 +42,8 @@ export interface Ran<A, E> {
   }>
   /** Entries deleted, for this request, over all pairs. */
   readonly deleted: number
+  /** Why there may be further pairs that were left out: some could not be listed. Absent where all were. */
+  readonly unlisted?: ReadonlyArray<OpenError>
 }
 
 /** @since 0.1.0 */
@@ -79,7 +81,7 @@ export class GcRunner extends Context.Service<
      */
     readonly run: (
       request: GcRequest.GcRequest,
-      options?: Terms & { readonly choose?: Choice }
+      options?: Terms & { readonly choose?: Choice; readonly trigger?: GcPass.Trigger }
     ) => Effect.Effect<RanCt, OpenError>
     /** Carries out a request on one pair: Cilium's `Run(map, filter)`. */
     readonly runPair: (
@@ -97,8 +99,12 @@ export class GcRunner extends Context.Service<
     readonly observe6: Stream.Stream<GcEvent>
     /** The pass that ended last; `undefined` before the first. */
     readonly lastPass: Effect.Effect<GcPass.GcPass | undefined>
-    /** The last pass over each pair. */
+    /** The last pass over each of the 1,024 pairs that were swept last. */
     readonly lastPasses: Effect.Effect<ReadonlyArray<GcPass.GcPass>>
+    /** The last 128 passes over CT maps, newest last: scheduled ones and those on request, with what brought each about. */
+    readonly history: Effect.Effect<ReadonlyArray<GcPass.GcPass>>
+    /** Those passes as they end, from now on; a reader who is more than 128 behind misses some. Ends with the layer. */
+    readonly passes: Stream.Stream<GcPass.GcPass>
     /** What the schedule does next, and why. */
     readonly status: Effect.Effect<GcSchedule.Status>
     /** Waits until the first scheduled pass has ended, successful or not. */
@@ -137,12 +143,13 @@ export interface Options {
 export const make = Effect.fnUntraced(function* (options: Options = {}) {
   let settings = yield* GcConfig.GcConfig
   const collector = yield* Collector
-  const { pairs } = yield* CtMapSources
+  const { list } = yield* CtMapSources
   const events = yield* GcEvents
   const bpf = yield* Bpf.Bpf
   const scope = yield* Effect.scope
   const { emitCtEntry } = yield* Endpoints
   const isEnabled = yield* Ref.make(false)
+  const complain = complainer()
   /** What a pass that begins now goes by, unless its request says otherwise. */
   const terms = (): Terms => ({ limits: GcConfig.guardLimits(settings), budget: settings.budget })
 
@@ -153,23 +160,25 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
   ): Effect.Effect<Ran<A, E>, OpenError> =>
     Effect.gen(function* () {
       const ran: Array<Ran<A, E>["pairs"][number]> = []
-      for (const source of (yield* pairs).filter(choose)) {
+      const { pairs, refusals } = yield* list
+      yield* warn(refusals)
+      for (const source of pairs.filter(choose)) {
         const exit = yield* Effect.exit(use(source))
         ran.push({ pair: nameOf(source), source, exit })
       }
       const deleted = ran.reduce((sum, { exit }) => sum + (Exit.isSuccess(exit) ? deletedOf(exit.value) : 0), 0)
-      return { pairs: ran, deleted }
+      return { pairs: ran, deleted, ...(refusals.length === 0 ? {} : { unlisted: refusals }) }
     })
 
-  const collect: GcRunner["Service"]["runPair"] = (source, request, given) =>
-    Effect.suspend(() => collector.collect(source, request, { ...terms(), ...given })).pipe(
+  const collect = (source: PairSource, request: GcRequest.GcRequest, given: Terms = {}, trigger?: GcPass.Trigger) =>
+    Effect.suspend(() => collector.collect(source, request, { ...terms(), ...given }, { trigger })).pipe(
       Effect.tapErrorTag("GuardStopped", () => GcMetrics.recordGuardStop)
     )
 
-  const run: GcRunner["Service"]["run"] = (request, { choose = () => true, ...given } = {}) =>
+  const run: GcRunner["Service"]["run"] = (request, { choose = () => true, trigger = "request", ...given } = {}) =>
     overPairs(
       choose,
-      (source) => collect(source, request, given),
+      (source) => collect(source, request, given, trigger),
       ({ counts }) => counts.deleted
     )
 
@@ -206,13 +215,10 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
         yield* GcMetrics.recordInterval(Duration.millis(intervalMillis))
         for (const family of next?.families ?? []) yield* GcMetrics.recordNextRun(family, next!.atMillis)
       }),
-    round: (families) =>
-      Effect.map(
-        Effect.tap(
-          run({ expired: true, emit: emitCtEntry }, { choose: ({ family }) => families.includes(family) }),
-          complain
-        ),
-        outcomeOf
+    round: (families, { trigger }) =>
+      run({ expired: true, emit: emitCtEntry }, { choose: ({ family }) => families.includes(family), trigger }).pipe(
+        Effect.tap(complain),
+        Effect.map(outcomeOf)
       ),
     purgeOrphans: (families) =>
       Effect.tap(purgeOrphans({ choose: ({ family }) => families.includes(family) }), complain)
@@ -220,10 +226,6 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
 
   yield* GcMetrics.initialise
   yield* GcMetrics.exportLost(events)
-  yield* collector.passes.pipe(
-    Stream.runForEach((pass) => GcMetrics.record(pass)),
-    Effect.forkIn(scope, { startImmediately: true })
-  )
 
   return GcRunner.of({
     enable: Effect.gen(function* () {
@@ -231,12 +233,14 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
       yield* Effect.forkIn(schedule.run, scope)
     }),
     run,
-    runPair: collect,
+    runPair: (source, request, given) => collect(source, request, given, "request"),
     purgeOrphans,
     observe4: events.observe4,
     observe6: events.observe6,
     lastPass: Effect.map(collector.lastPasses, (passes) => passes.at(-1)),
     lastPasses: collector.lastPasses,
+    history: collector.history,
+    passes: collector.passes,
     status: schedule.status,
     initialScanDone: schedule.initialScanDone,
     request: schedule.request,
@@ -297,6 +301,8 @@ export const layerNoop: Layer.Layer<GcRunner> = Layer.succeed(GcRunner, {
   observe6: Stream.empty,
   lastPass: Effect.succeed(undefined),
   lastPasses: Effect.succeed([]),
+  history: Effect.succeed([]),
+  passes: Stream.empty,
   status: Effect.flatMap(
     Effect.suspend(() => idle),
     ({ status }) => status

@@ -17,6 +17,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as GcConfig from "./GcConfig.ts"
+import * as GcPass from "./GcPass.ts"
 import { format } from "./internal/durationText.ts"
 import * as Inbox from "./internal/scheduleInbox.ts"
 import { reconfigured } from "./internal/scheduleReconfigure.ts"
@@ -29,20 +30,11 @@ import {
   type Outcome as StepOutcome,
   type Round
 } from "./internal/scheduleState.ts"
-import { Status as StatusSchema, statusOf, Trigger as TriggerSchema } from "./internal/scheduleStatus.ts"
+import { Status as StatusSchema, statusOf } from "./internal/scheduleStatus.ts"
 import { step } from "./internal/scheduleStep.ts"
 
-/**
- * Why a pass runs.
- *
- * **Details**
- *
- * `initial`: the first of a process. `interval`: the time for a pass over everything has come. `signal`: the datapath
- * said that a table is full. `backlog`: so much of a table has expired. `request`: somebody asked.
- *
- * @since 0.1.0
- */
-export const Trigger = TriggerSchema
+/** Why a pass runs: see {@link GcPass.Trigger}. @since 0.1.0 */
+export const Trigger = GcPass.Trigger
 /** @since 0.1.0 */
 export type Trigger = typeof Trigger.Type
 
@@ -68,6 +60,8 @@ export interface Outcome {
   readonly seen?: number | undefined
   /** The same by family, so that a useful pass over one does not excuse a useless one over the other. */
   readonly byFamily?: Partial<Record<Family.Family, { readonly deleted: number; readonly seen?: number | undefined }>>
+  /** What kept tables from being collected, a sentence each: the status shows them. */
+  readonly problems?: ReadonlyArray<string>
 }
 
 /**
@@ -277,7 +271,12 @@ const clock: Effect.Effect<number> = Effect.map(Clock.monotonicTimeNanos, (nanos
 const answer = <A, R>(what: string, effect: Effect.Effect<A, unknown, R>, otherwise: A): Effect.Effect<A, never, R> =>
   Effect.catchCause(effect, (cause) => Effect.as(Effect.logWarning(what, Cause.squash(cause)), otherwise))
 
-const FAILED: Outcome = { success: false, ratio: 0, deleted: 0 }
+const failed = (cause: Cause.Cause<unknown>): Outcome => ({
+  success: false,
+  ratio: 0,
+  deleted: 0,
+  problems: Cause.prettyErrors(cause).map(({ message }) => message)
+})
 
 const optionsUnder = <R>({ backlog, bounds }: Parameters<R>, settings: GcConfig.Settings): Options =>
   optionsOf(settings, { ...GcConfig.intervalOptions(settings), ...bounds }, backlog !== undefined)
@@ -289,7 +288,10 @@ const carryOutRound = <R>(
 ): Effect.Effect<StepOutcome, never, R> => {
   const { families, trigger } = round
   const collect = Effect.suspend(() => parameters.round(families, { trigger, families }))
-  const pass = answer(`the pass over ${families.join(" and ")} failed`, collect, FAILED)
+  const pass = Effect.catchCause(collect, (cause) => {
+    const outcome = failed(cause)
+    return Effect.as(Effect.logWarning(`the pass over ${families.join(" and ")} failed`, Cause.squash(cause)), outcome)
+  })
   const all = Effect.gen(function* () {
     const outcome = yield* trigger === "initial" ? watched(startupWarning, pass) : pass
     const orphansOf: Partial<Record<Family.Family, number>> = {}
@@ -351,6 +353,6 @@ const outcomeOf = (outcome: Outcome, orphansOf: StepOutcome["orphansOf"]): StepO
     if (counts !== undefined) deletedOf[family] = counts.deleted
     if (counts?.seen !== undefined) seenOf[family] = counts.seen
   }
-  const { deleted, ratio, seen, success } = outcome
-  return { success, ratio, deleted, seen, deletedOf, seenOf, orphansOf }
+  const { deleted, problems = [], ratio, seen, success } = outcome
+  return { success, ratio, deleted, seen, deletedOf, seenOf, orphansOf, problems }
 }

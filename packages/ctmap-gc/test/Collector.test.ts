@@ -242,9 +242,12 @@ describe("Collector", () => {
         const tight = { ...Guard.defaults, floor: 1000, maxDeleteRatio: 0 }
         const alone: Array<() => void> = []
         const ask = (request: GcRequest.GcRequest, progress?: () => void) =>
-          Effect.forkChild(Effect.result(collector.collect(source, request, { limits: tight }, progress)), {
-            startImmediately: true
-          })
+          Effect.forkChild(
+            Effect.result(collector.collect(source, request, { limits: tight }, { ...(progress && { progress }) })),
+            {
+              startImmediately: true
+            }
+          )
         let asked = 0
         const first = yield* ask(port(1), () => {
           asked++
@@ -285,7 +288,9 @@ describe("Collector", () => {
           throw new Error("no progress bar")
         }
         const callers = [
-          yield* Effect.forkChild(collector.collect(source, port(1), { limits }, broken), { startImmediately: true }),
+          yield* Effect.forkChild(collector.collect(source, port(1), { limits }, { progress: broken }), {
+            startImmediately: true
+          }),
           yield* Effect.forkChild(collector.collect(source, port(2), { limits }), { startImmediately: true })
         ]
         for (const caller of callers) assert.isTrue(Exit.hasDies(yield* Fiber.await(caller)))

@@ -100,7 +100,8 @@ export const play = (
 
 const resultOf = (action: Exclude<Action, { _tag: "Wait" }>, turn: typeof Turn.Type): Event["result"] => {
   const { deleted, ratio, success } = turn
-  const outcome: Outcome = { success, ratio, deleted, seen: 1000, deletedOf: {}, seenOf: {}, orphansOf: {} }
+  const counts = { deletedOf: {}, seenOf: {}, orphansOf: {} }
+  const outcome: Outcome = { success, ratio, deleted, seen: 1000, problems: [], ...counts }
   if (action._tag === "Round") return { _tag: "Round", outcome }
   return action._tag === "Purge"
     ? { _tag: "Purged", families: action.families }

@@ -78,6 +78,23 @@ export class NotAPair extends Schema.TaggedError<NotAPair>()("NotAPair", {
 }
 
 /**
+ * Of the CT maps of a pair, one is pinned and the other is not: other than a pair of which nothing is pinned, which is
+ * merely not there.
+ *
+ * @since 0.1.0
+ */
+export class HalfPair extends Schema.TaggedError<HalfPair>()("HalfPair", {
+  /** Path of the pin that is not there. */
+  missing: Schema.String,
+  /** Path of the one that is. */
+  pinned: Schema.String
+}) {
+  override get message(): string {
+    return `${this.missing}: nothing is pinned there, though ${this.pinned} is, and they are used together: nothing was touched; the datapath pins both when it starts, so find out who removed the one, or remove the other too`
+  }
+}
+
+/**
  * Ties maps together. What the types cannot see (ids of endpoints and clusters, two handles of one map) is checked.
  *
  * **Details**

@@ -3,7 +3,7 @@
  *
  * @since 0.1.0
  */
-import { type Family, MapName, MapSpec } from "ctmap-core"
+import { type Family, type MapKind, MapName, MapSpec } from "ctmap-core"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -81,27 +81,54 @@ export const make: (options: MapSpec.Options) => Effect.Effect<NatMaps["Service"
 )
 
 /**
- * Opens the pair of a family and owner with its NAT map, if that is pinned.
- *
- * **Details**
- *
- * Errors: `BpfError` where the TCP or the Any map does not open, or the NAT map is there and does not: a pass that
- * skipped NAT clean-up without a word would leak mappings. `NotAPair` where the maps do not belong together.
+ * Why a pair does not open.
  *
  * @since 0.1.0
  */
-export const openPair: <F extends Family.Family, O extends NatOwner>(
+export type PairError = BpfError | CtPair.NotAPair | CtPair.HalfPair
+
+/**
+ * Opens the pair of a family and owner with its NAT map, if that is pinned. Endpoints have none.
+ *
+ * **Details**
+ *
+ * Errors: `BpfError` where a map does not open, the NAT map included: a pass that skipped NAT clean-up without a word
+ * would leak mappings. `PinNotFound` among them says that neither CT map is pinned; `HalfPair` that only one is.
+ * `NotAPair` where the maps do not belong together.
+ *
+ * @since 0.1.0
+ */
+export const openPair: <F extends Family.Family, O extends Owner.Owner>(
   family: F,
   owner: O
-) => Effect.Effect<CtPair.CtPair<F, O>, BpfError | CtPair.NotAPair, CtMaps | NatMaps | Scope.Scope> = Effect.fnUntraced(
-  function* <F extends Family.Family, O extends NatOwner>(family: F, owner: O) {
-    const ct = yield* CtMaps
-    const nat = yield* NatMaps
-    const tcp = yield* ct.open({ family, transport: "tcp", owner })
-    const any = yield* ct.open({ family, transport: "any", owner })
-    const natMap = yield* nat
-      .open(family, owner)
-      .pipe(Effect.catchReason("BpfError", "PinNotFound", () => Effect.succeed(undefined)))
-    return yield* CtPair.make(tcp, any, natMap)
+) => Effect.Effect<CtPair.CtPair<F, O>, PairError, CtMaps | NatMaps | Scope.Scope> = Effect.fnUntraced(function* <
+  F extends Family.Family,
+  O extends Owner.Owner
+>(family: F, owner: O) {
+  const ct = yield* CtMaps
+  const open = <T extends MapKind.Transport>(transport: T) =>
+    ct
+      .open({ family, transport, owner })
+      .pipe(Effect.catchReason("BpfError", "PinNotFound", (_reason, error) => Effect.succeed(error)))
+  const [tcp, any] = [yield* open("tcp"), yield* open("any")]
+  if (tcp._tag === "BpfError" || any._tag === "BpfError") {
+    if (tcp._tag === any._tag) return yield* Effect.fail(tcp as BpfError)
+    const [gone, there] = tcp._tag === "BpfError" ? (["tcp", "any"] as const) : (["any", "tcp"] as const)
+    const pathOf = (transport: MapKind.Transport) => ct.path({ family, transport, owner })
+    return yield* new CtPair.HalfPair({ missing: pathOf(gone), pinned: pathOf(there) })
   }
-)
+  return yield* CtPair.make(tcp, any, yield* natOf(family, owner))
+})
+
+/** The NAT map of an owner, if it can have one and it is pinned. */
+const natOf = <F extends Family.Family, O extends Owner.Owner>(
+  family: F,
+  owner: O
+): Effect.Effect<CtPair.NatMap<F, O> | undefined, BpfError, NatMaps | Scope.Scope> =>
+  canHaveNat(owner)
+    ? Effect.flatMap(NatMaps, ({ open }) => open(family, owner)).pipe(
+        Effect.catchReason("BpfError", "PinNotFound", () => Effect.undefined)
+      )
+    : Effect.undefined
+
+const canHaveNat = <O extends Owner.Owner>(owner: O): owner is O & NatOwner => owner._tag !== "Endpoint"

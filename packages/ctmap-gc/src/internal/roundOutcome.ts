@@ -6,41 +6,50 @@ import * as Exit from "effect/Exit"
 import * as GcPass from "../GcPass.ts"
 import type { RanCt } from "../GcRunner.ts"
 import type * as GcSchedule from "../GcSchedule.ts"
+import { errorOf, isMissing, type Problem } from "./missing.ts"
 
-export const complain = ({
-  pairs
-}: {
-  readonly pairs: ReadonlyArray<Pick<RanCt["pairs"][number], "pair"> & { readonly exit: Exit.Exit<unknown, Problem> }>
-}): Effect.Effect<void> =>
-  Effect.forEach(
-    pairs,
-    ({ pair, exit }) =>
-      Exit.isFailure(exit) && !isMissing(exit) && !Cause.hasInterruptsOnly(exit.cause)
-        ? Effect.logWarning(
-            `${pair}: ${Cause.prettyErrors(exit.cause)
-              .map(({ message }) => message)
-              .join("; ")}`
-          )
-        : Effect.void,
-    { discard: true }
-  )
-
-/** What both kinds of errors have. */
-interface Problem {
-  readonly _tag: string
-  readonly message: string
-  readonly reason?: unknown
+interface RanPair {
+  readonly pair: string
+  readonly source: Pick<RanCt["pairs"][number]["source"], "family">
+  readonly exit: Exit.Exit<unknown, Problem>
 }
 
-/** The maps of a pair are not pinned: nothing to collect, and nothing to complain of. */
-const isMissing = (exit: Exit.Exit<unknown, Problem>): boolean => {
-  const error = Exit.findErrorOption(exit)
-  if (error._tag === "None" || error.value._tag !== "BpfError") return false
-  const { reason } = error.value
-  return typeof reason === "object" && reason !== null && "_tag" in reason && reason._tag === "PinNotFound"
+/**
+ * Logs what went wrong with the pairs of a round. A pair of which only one map is pinned stays so until somebody does
+ * something about it: that is said once, and again when it is another.
+ */
+export const complainer = (): ((ran: { readonly pairs: ReadonlyArray<RanPair> }) => Effect.Effect<void>) => {
+  const said = new Map<string, { readonly family: Family.Family; readonly text: string }>()
+  return ({ pairs }) =>
+    Effect.gen(function* () {
+      const families = new Set(pairs.map(({ source }) => source.family))
+      const names = new Set(pairs.map(({ pair }) => pair))
+      for (const [pair, { family }] of said) if (families.has(family) && !names.has(pair)) said.delete(pair)
+      for (const { pair, source, exit } of pairs) {
+        const text = problemOf(pair, exit)
+        const isStanding = text !== undefined && isHalf(exit)
+        const isSaid = isStanding && said.get(pair)?.text === text
+        if (isStanding) said.set(pair, { family: source.family, text })
+        else said.delete(pair)
+        if (text !== undefined && !isSaid) yield* Effect.logWarning(text)
+      }
+    })
 }
 
-export const outcomeOf = ({ pairs, deleted }: RanCt): GcSchedule.Outcome => {
+/** What went wrong with a pair, in words; nothing where it did not, is not there, or was interrupted. */
+const problemOf = (pair: string, exit: Exit.Exit<unknown, Problem>): string | undefined =>
+  Exit.isSuccess(exit) || isMissing(exit) || Cause.hasInterruptsOnly(exit.cause)
+    ? undefined
+    : `${pair}: ${Cause.prettyErrors(exit.cause)
+        .map(({ message }) => message)
+        .join("; ")}`
+
+const isHalf = (exit: Exit.Exit<unknown, Problem>): boolean => errorOf(exit)?._tag === "HalfPair"
+
+/** Problems that are told one by one. */
+const MOST = 16
+
+export const outcomeOf = ({ pairs, deleted, unlisted = [] }: RanCt): GcSchedule.Outcome => {
   const byFamily: Partial<Record<Family.Family, { deleted: number; seen: number }>> = {}
   let ratio = 0
   let seen = 0
@@ -55,6 +64,11 @@ export const outcomeOf = ({ pairs, deleted }: RanCt): GcSchedule.Outcome => {
   }
   // Maps that are not there yet are not collected: a round over nothing is tried again soon, not after ever longer.
   const isAny = pairs.some(({ exit }) => Exit.isSuccess(exit))
-  const success = isAny && pairs.every(({ exit }) => Exit.isSuccess(exit) || isMissing(exit))
-  return { success, ratio, deleted, seen, byFamily }
+  const isWhole = unlisted.length === 0 && pairs.every(({ exit }) => Exit.isSuccess(exit) || isMissing(exit))
+  const all = [
+    ...unlisted.map(({ message }) => message),
+    ...pairs.flatMap(({ pair, exit }) => problemOf(pair, exit) ?? [])
+  ]
+  const problems = all.length > MOST ? [...all.slice(0, MOST), `and ${all.length - MOST} more`] : all
+  return { success: isAny && isWhole, ratio, deleted, seen, byFamily, problems }
 }

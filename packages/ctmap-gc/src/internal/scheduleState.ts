@@ -2,6 +2,7 @@
 import { Family, GcInterval } from "ctmap-core"
 import * as Duration from "effect/Duration"
 import type * as GcConfig from "../GcConfig.ts"
+import type { Trigger } from "../GcPass.ts"
 import * as BackOff from "./scheduleBackOff.ts"
 import type { Why } from "./scheduleWhy.ts"
 
@@ -13,8 +14,6 @@ export const perFamily = <A>(make: (family: Family.Family) => A): PerFamily<A> =
   ipv4: make("ipv4"),
   ipv6: make("ipv6")
 })
-
-export type Trigger = "initial" | "interval" | "signal" | "backlog" | "request"
 
 /** The settings in milliseconds. Times are whole milliseconds of a clock that never steps. */
 export interface Options {
@@ -71,6 +70,7 @@ export interface Outcome {
   readonly seenOf: Partial<Record<Family.Family, number>>
   /** NAT entries that the purges after it deleted. */
   readonly orphansOf: Partial<Record<Family.Family, number>>
+  readonly problems: ReadonlyArray<string>
 }
 
 /** What others have said since the last event. Signals count; `ignored` are those that came during a back-off. */
@@ -106,7 +106,7 @@ export type Action =
       readonly holding: Families
     }
 
-interface Ended extends Round, Pick<Outcome, "success" | "ratio" | "deleted" | "seen"> {
+interface Ended extends Round, Pick<Outcome, "success" | "ratio" | "deleted" | "seen" | "problems"> {
   readonly endedAt: number
   readonly orphansDeleted: number
 }

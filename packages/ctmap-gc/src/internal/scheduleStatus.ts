@@ -2,11 +2,10 @@
 import { Family, GcInterval } from "ctmap-core"
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
+import { Trigger } from "../GcPass.ts"
 import * as BackOff from "./scheduleBackOff.ts"
 import { type Heard, type Options, perFamily, type State } from "./scheduleState.ts"
 import { Why } from "./scheduleWhy.ts"
-
-export const Trigger = Schema.Literals(["initial", "interval", "signal", "backlog", "request"])
 
 const Families = Schema.Array(Family.Family)
 
@@ -57,7 +56,9 @@ export const Status = Schema.Struct({
       success: Schema.Boolean,
       ratio: Schema.Number,
       deleted: Schema.Int,
-      orphansDeleted: Schema.Int
+      orphansDeleted: Schema.Int,
+      /** What kept tables from being collected, a sentence each. */
+      problems: Schema.Array(Schema.String)
     })
   ),
   rounds: Schema.Int,
@@ -106,7 +107,8 @@ export const statusOf = (options: Options, state: State, { heard, isActive, now,
             success: last.success,
             ratio: last.ratio,
             deleted: last.deleted,
-            orphansDeleted: last.orphansDeleted
+            orphansDeleted: last.orphansDeleted,
+            problems: last.problems
           }
         }),
     rounds: state.rounds,

@@ -1,6 +1,7 @@
 /** The decisions of the schedule: what is known and what has happened make what is known now and what to do next. */
 import { type Family, GcInterval } from "ctmap-core"
 import * as Duration from "effect/Duration"
+import type { Trigger } from "../GcPass.ts"
 import * as BackOff from "./scheduleBackOff.ts"
 import {
   type Action,
@@ -11,8 +12,7 @@ import {
   type Outcome,
   perFamily,
   type Round,
-  type State,
-  type Trigger
+  type State
 } from "./scheduleState.ts"
 import { type Why, why } from "./scheduleWhy.ts"
 
@@ -152,6 +152,7 @@ const roundEnded = (options: Options, before: State, now: number, outcome: Outco
       ratio: outcome.ratio,
       deleted: outcome.deleted,
       seen: outcome.seen,
+      problems: outcome.problems,
       endedAt: now,
       orphansDeleted: Object.values(outcome.orphansOf).reduce((sum, count) => sum + count, 0)
     }

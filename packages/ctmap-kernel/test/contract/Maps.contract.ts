@@ -355,6 +355,38 @@ export const contract = (name: string, kernel: Kernel): void => {
       })
     )
 
+    live("of an endpoint pair up without a NAT map", () =>
+      Effect.gen(function* () {
+        const maps = yield* CtMaps.CtMaps
+        const owner = Owner.endpoint(7)
+        for (const transport of ["tcp", "any"] as const) yield* maps.openOrCreate({ family: "ipv4", transport, owner })
+        yield* (yield* NatMaps.NatMaps).openOrCreate("ipv4", Owner.global)
+        const pair = yield* NatMaps.openPair("ipv4", owner)
+        assert.deepStrictEqual([pair.tcp.map.name, pair.nat], ["cilium_ct4_00007", undefined])
+      })
+    )
+
+    for (const [there, gone] of [
+      ["tcp", "any"],
+      ["any", "tcp"]
+    ] as const) {
+      live(`of which only the ${there} map is pinned are no pair, and that is told from there being none`, () =>
+        Effect.gen(function* () {
+          const maps = yield* CtMaps.CtMaps
+          const which = (transport: "tcp" | "any") => ({ family: "ipv6", transport, owner: Owner.global }) as const
+          const none = yield* Effect.flip(NatMaps.openPair("ipv6", Owner.global))
+          assert.strictEqual(none._tag === "BpfError" && none.reason._tag, "PinNotFound")
+          yield* maps.openOrCreate(which(there))
+          const error = yield* Effect.flip(NatMaps.openPair("ipv6", Owner.global))
+          const paths = { missing: maps.path(which(gone)), pinned: maps.path(which(there)) }
+          assert.deepInclude(error, { _tag: "HalfPair", ...paths })
+          assert.isTrue(
+            error.message.startsWith(`${paths.missing}: nothing is pinned there, though ${paths.pinned} is`)
+          )
+        })
+      )
+    }
+
     live("have a clock that moves on", () =>
       Effect.gen(function* () {
         const now = yield* Effect.flatMap(KernelClock.KernelClock, (clock) => clock.now).pipe(

@@ -1,0 +1,34 @@
+/** Passes that have ended, as far back as is worth it: no more memory however long a process runs. */
+import type { GcPass } from "../GcPass.ts"
+
+export interface PassLog {
+  readonly add: (pair: string, pass: GcPass) => void
+  /** The last pass over each pair, the latest last. */
+  readonly last: () => ReadonlyArray<GcPass>
+  /** The last of all passes, newest last. */
+  readonly history: () => ReadonlyArray<GcPass>
+}
+
+/** Passes in a history. */
+export const HISTORY = 128
+
+/** Pairs whose last pass is known: those of 255 clusters and of 250 endpoints, both families. */
+const PAIRS = 1024
+
+export const make = (): PassLog => {
+  const history: Array<GcPass> = []
+  const last = new Map<string, GcPass>()
+  return {
+    add: (pair, pass) => {
+      history.push(pass)
+      if (history.length > HISTORY) history.shift()
+      // To the end: the first is the pair that has not been swept for longest.
+      last.delete(pair)
+      last.set(pair, pass)
+      const [oldest] = last.keys()
+      if (last.size > PAIRS && oldest !== undefined) last.delete(oldest)
+    },
+    last: () => [...last.values()],
+    history: () => [...history]
+  }
+}
