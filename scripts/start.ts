@@ -12,7 +12,11 @@ import * as Place from "./start/place.ts"
 import { show } from "./start/show.ts"
 
 const { values } = parseArgs({
-  options: { for: { type: "string", default: "30" }, memory: { type: "boolean", default: false } }
+  options: {
+    for: { type: "string", default: "30" },
+    memory: { type: "boolean", default: false },
+    keep: { type: "boolean", default: false }
+  }
 })
 const seconds = Number(values.for)
 if (!Number.isFinite(seconds) || seconds < 1 || seconds > 86_400) {
@@ -22,7 +26,7 @@ if (!Number.isFinite(seconds) || seconds < 1 || seconds > 86_400) {
 
 const place = Place.find(values.memory)
 console.log(place.title)
-const running = Effect.runFork(Effect.scoped(Effect.provide(show(seconds), place.layer)))
+const running = Effect.runFork(Effect.scoped(Effect.provide(show(place, seconds, values.keep), place.stage)))
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
   process.once(signal, () => void Effect.runFork(Fiber.interrupt(running)))
 }

@@ -1,7 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
+import { existsSync } from "node:fs"
 import { fileURLToPath } from "node:url"
+import { Privileged } from "ctmap-testing"
 
 const script = fileURLToPath(new URL("../../scripts/start.ts", import.meta.url))
 
@@ -17,8 +19,9 @@ describe("npm start", () => {
   it("collects recorded tables in memory, says so first, and finds everything as expected", async () => {
     const { output, ended } = start("--memory", "--for", "7")
     assert.deepStrictEqual(await ended, [0, null], output.text)
-    assert.match(output.text, /^ctmap in memory, not on this kernel: --memory asks for it\./)
-    assert.match(output.text, /pass +1 {2}ipv4 {2}2588 seen, \d+ deleted \(expired \d+\), \d+ NAT entries with them/)
+    assert.match(output.text, /^ctmap-agent in memory, not on this kernel: --memory asks for it\./)
+    assert.match(output.text, /pass +1 {2}ipv4 {2}2967 seen, \d+ deleted \(expired \d+\), \d+ NAT entries with them/)
+    assert.match(output.text, /gone: expired: TCP OUT /)
     assert.include(output.text, "as expected: every live entry is there, every expired one is gone")
   })
 
@@ -31,9 +34,29 @@ describe("npm start", () => {
     assert.include(output.text, "stopped; nothing is left behind")
   })
 
+  it("goes on with --keep once it has checked itself, until it is stopped", async () => {
+    const { child, output, ended } = start("--memory", "--for", "2", "--keep")
+    child.stdout.on("data", () => {
+      if (output.text.includes("The agent goes on until you stop it")) child.kill("SIGINT")
+    })
+    assert.deepStrictEqual(await ended, [130, null], output.text)
+    assert.include(output.text, "as expected: every live entry is there")
+  })
+
   it("says what --for takes", async () => {
     const { output, ended } = start("--for", "never")
     assert.deepStrictEqual(await ended, [2, null])
     assert.include(output.text, "--for never: expected seconds from 1 to 86400")
+  })
+})
+
+Privileged.suite(describe, "npm start on this kernel", () => {
+  it("collects recorded tables in a bpffs of its own, and takes it away", async () => {
+    const { output, ended } = start("--for", "3")
+    assert.deepStrictEqual(await ended, [0, null], output.text)
+    const root = /^ctmap-agent on this kernel, in a bpffs of its own \((\S+)\)\./.exec(output.text)?.[1]
+    assert.isDefined(root, output.text)
+    assert.isFalse(existsSync(root))
+    assert.include(output.text, "as expected: every live entry is there, every expired one is gone")
   })
 })

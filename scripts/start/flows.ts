@@ -1,6 +1,7 @@
 /** The datapath of `npm start`: connections that go on, and what must be left of the tables at the end. */
-import { CtEntry, MapKind, MapName, Tuple } from "ctmap-core"
+import { CtEntry, Family, MapKind, MapName, NatDerivation, Tuple } from "ctmap-core"
 import { Bpf, BpfMap, KernelClock, Pins, Scan } from "ctmap-kernel"
+import { Recorded } from "ctmap-testing"
 import * as Effect from "effect/Effect"
 
 interface Entry {
@@ -46,14 +47,9 @@ export const read = Effect.fnUntraced(function* (now: number, kept: number) {
     }),
     /** What is not as it should be after a pass that decided at a time. */
     check: Effect.fnUntraced(function* (decidedAt: number) {
-      const left = new Set<string>()
       const maps = new Set([...entries.values()].map(({ map }) => map))
-      for (const map of maps) {
-        const { keySize } = map.info
-        yield* Scan.forEachSync(map, ({ keys, count }) => {
-          for (let i = 0; i < count; i++) left.add(nameOf({ map, key: keys.subarray(i * keySize, (i + 1) * keySize) }))
-        })
-      }
+      const left = new Set<string>()
+      for (const map of maps) for (const name of yield* namesOf(map)) left.add(name)
       let cut = 0
       let forgotten = 0
       for (const [name, { isKept, value }] of entries) {
@@ -61,12 +57,72 @@ export const read = Effect.fnUntraced(function* (now: number, kept: number) {
         if (isAlive && !left.has(name)) cut++
         if (!isAlive && left.has(name)) forgotten++
       }
+      const orphans = yield* orphansLeft(living)
       return [
         ...(cut > 0 ? [`${cut} live entries are gone`] : []),
-        ...(forgotten > 0 ? [`${forgotten} expired entries are still there`] : [])
+        ...(forgotten > 0 ? [`${forgotten} expired entries are still there`] : []),
+        ...(orphans > 0 ? [`${orphans} NAT entries are still there that Cilium's own purge took`] : [])
       ]
     })
   }
+})
+
+/** Sets of recorded tables that are played together: the second is full of NAT entries without a connection. */
+export const sets = [
+  { name: "pods-ktime", at: 5461 },
+  { name: "nat-orphans-ktime", at: 5494 }
+] as const
+
+/** NAT entries that Cilium's purge of orphans took out of the second set, and that are there without a connection. */
+const orphansLeft = Effect.fnUntraced(function* (living: ReadonlyArray<Entry>) {
+  const root = yield* Pins.BpfFsRoot
+  let left = 0
+  for (const family of Family.all) {
+    const name = MapName.nat(family)
+    const before = recorded(name, "after-gc")
+    const after = recorded(name, "after-purge")
+    // Played together, a connection of one set may own a mapping of the other.
+    const owned = new Set(living.flatMap(({ key }) => mappingsOf(family, key, before)))
+    const map = yield* BpfMap.open(MapName.pinPath(root, name))
+    for (const full of yield* namesOf(map)) {
+      const key = full.split(" ")[1]!
+      if (before.has(key) && !after.has(key) && !owned.has(key)) left++
+    }
+  }
+  return left
+})
+
+/** The NAT entries of a connection, as far as they were recorded. */
+const mappingsOf = (family: Family.Family, ctKey: Uint8Array, table: ReadonlyMap<string, Uint8Array>) => {
+  const tuple = Tuple.shape(family)
+  if (ctKey.byteLength !== tuple.size) return []
+  const out = new Uint8Array(tuple.size)
+  NatDerivation.natOutOfCt(tuple, ctKey, out)
+  const value = table.get(Buffer.from(out).toString("hex"))
+  if (value === undefined) return []
+  const back = new Uint8Array(tuple.size)
+  NatDerivation.natInOfNatOut(tuple, { key: out, value }, back)
+  return [out, back].map((key) => Buffer.from(key).toString("hex"))
+}
+
+const recorded = (name: string, moment: Recorded.Moment): ReadonlyMap<string, Uint8Array> => {
+  const table = Recorded.tables("nat-orphans-ktime", moment).get(name)
+  const found = new Map<string, Uint8Array>()
+  for (let i = 0; i < (table?.count ?? 0); i++) {
+    const { keySize, keys, valueSize, values } = table!
+    const key = Buffer.from(keys.subarray(i * keySize, (i + 1) * keySize)).toString("hex")
+    found.set(key, values.subarray(i * valueSize, (i + 1) * valueSize))
+  }
+  return found
+}
+
+const namesOf = Effect.fnUntraced(function* (map: BpfMap.BpfMap) {
+  const { keySize } = map.info
+  const names: Array<string> = []
+  yield* Scan.forEachSync(map, ({ keys, count }) => {
+    for (let i = 0; i < count; i++) names.push(nameOf({ map, key: keys.subarray(i * keySize, (i + 1) * keySize) }))
+  })
+  return names
 })
 
 const nameOf = ({ map, key }: Pick<Entry, "map" | "key">): string => `${map.name} ${Buffer.from(key).toString("hex")}`

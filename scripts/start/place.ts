@@ -1,32 +1,56 @@
-/** Where the tables of `npm start` live: in the kernel below a bpffs of their own, or in its twin. */
+/** Where `npm start` runs the agent: on this kernel below a bpffs of its own, or on the twin in memory. */
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { Hive } from "ctmap-cell"
 import { CtTime } from "ctmap-core"
 import { Bpf, BpfMemory, CompareAndDelete, KernelClock, KernelSweep, LibBpf, MapIterator, Pins } from "ctmap-kernel"
 import { Privileged, TempBpfFs } from "ctmap-testing"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import { hive } from "../../apps/ctmap-agent/src/Agent.ts"
+import * as Clock from "../../apps/ctmap-agent/src/cells/clock.ts"
+import * as Kernel from "../../apps/ctmap-agent/src/cells/kernel.ts"
 
 export interface Place {
   /** The first line that is printed. */
   readonly title: string
-  readonly layer: Layer.Layer<Bpf.Bpf | KernelClock.KernelClock, unknown>
+  readonly isReal: boolean
+  readonly root: string
+  /** A folder for the agent's socket. */
+  readonly folder: string
+  readonly hive: typeof hive
+  readonly stage: Layer.Layer<Bpf.Bpf | KernelClock.KernelClock, unknown>
   /** Takes away what was made. */
   readonly stop: () => void
 }
 
 export const find = (inMemoryOnly: boolean): Place => {
   const obstacle = inMemoryOnly ? "--memory asks for it" : Privileged.obstacle()
-  if (obstacle !== undefined) return inMemory(obstacle)
+  const folder = mkdtempSync(join(tmpdir(), "ctmap-start-"))
+  const removed = () => rmSync(folder, { recursive: true, force: true })
+  if (obstacle !== undefined) return { ...inMemory(obstacle), folder, stop: removed }
   const bpffs = TempBpfFs.make()
   bpffs.start()
-  const kernel = Layer.mergeAll(KernelClock.layerKtime, MapIterator.layer).pipe(Layer.provideMerge(LibBpf.layer))
   return {
-    title: `ctmap on this kernel, in a bpffs of its own (${bpffs.path}).`,
-    layer: kernel.pipe(Layer.provideMerge(Layer.succeed(Pins.BpfFsRoot, bpffs.path))),
-    stop: bpffs.stop
+    title: `ctmap-agent on this kernel, in a bpffs of its own (${bpffs.path}).`,
+    isReal: true,
+    root: bpffs.path,
+    folder,
+    hive,
+    stage: KernelClock.layerKtime.pipe(
+      Layer.provideMerge(LibBpf.layer),
+      Layer.provideMerge(Layer.succeed(Pins.BpfFsRoot, bpffs.path))
+    ),
+    stop: () => {
+      bpffs.stop()
+      removed()
+    }
   }
 }
 
-const inMemory = (why: string): Place => {
+/** One twin for the agent and for what plays the datapath. */
+const inMemory = (why: string): Omit<Place, "folder" | "stop"> => {
   const { calls } = BpfMemory.make({
     objects: { [CompareAndDelete.object]: CompareAndDelete.twin, [KernelSweep.object]: KernelSweep.twin }
   })
@@ -36,9 +60,15 @@ const inMemory = (why: string): Place => {
     source: CtTime.ktime,
     now: Effect.sync(() => 1_000_000 + Math.floor((performance.now() - began) / 1000))
   })
+  const root = "/sys/fs/bpf"
+  const bpf = Layer.succeed(Bpf.Bpf, calls)
+  const time = Layer.succeed(KernelClock.KernelClock, clock)
+  const kernel = Layer.mergeAll(bpf, Layer.succeed(Pins.BpfFsRoot, root), Layer.provide(MapIterator.layer, bpf))
   return {
-    title: `ctmap in memory, not on this kernel: ${why}.`,
-    layer: Layer.merge(Layer.succeed(Bpf.Bpf, calls), Layer.succeed(KernelClock.KernelClock, clock)),
-    stop: () => {}
+    title: `ctmap-agent in memory, not on this kernel: ${why}.`,
+    isReal: false,
+    root,
+    hive: hive.pipe(Hive.replace(Kernel.cell, kernel), Hive.replace(Clock.cell, time)),
+    stage: Layer.merge(bpf, time)
   }
 }

@@ -1,98 +1,185 @@
-/** The half minute of `npm start`: tables, passes as they end, and a summary that checks itself. */
+/** What `npm start` shows: tables, passes as they end, entries as they go, and a summary that checks itself. */
 import { readFileSync } from "node:fs"
 import { gunzipSync } from "node:zlib"
-import { MapName } from "ctmap-core"
-import {
-  Collector,
-  CtMapSources,
-  GcConfig,
-  GcEngine,
-  GcEvents,
-  type GcPass,
-  GcReason,
-  GcRequest,
-  GcRunner
-} from "ctmap-gc"
-import { type Bpf, CtMaps, KernelClock, NatMaps, Pins, Scan, BpfMap, Snapshot } from "ctmap-kernel"
+import { Health, Hive, Settings } from "ctmap-cell"
+import { CtText, MapName } from "ctmap-core"
+import { Collector, GcEvents, type GcPass, GcReason, GcRequest, GcRunner } from "ctmap-gc"
+import { BpfMap, KernelClock, Pins, Scan, Snapshot } from "ctmap-kernel"
 import { Recorded } from "ctmap-testing"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Logger from "effect/Logger"
 import * as Stream from "effect/Stream"
+import { Configuration } from "../../apps/ctmap-agent/src/Configuration.ts"
+import * as Logs from "../../apps/ctmap-agent/src/Logs.ts"
 import * as Flows from "./flows.ts"
+import type { Place } from "./place.ts"
 
-const SET = "pods-ktime"
-/** The clock's reading when the tables were recorded. */
-const RECORDED_AT = 5461
 /** Connections that go on: their entries are refreshed every second, as packets would. */
 const KEPT = 150
+/** Entries of a batch of events that are shown. */
+const SHOWN = 2
 
 const limits = { ctTcp: 8192, ctAny: 8192, nat: 8192 }
+const names = [...Recorded.tables("pods-ktime", "before").keys()]
 
-/** Runs for so many seconds; whether everything ended as it should. */
-export const show = (seconds: number) =>
+/** What was seen of the agent's work. */
+interface Seen {
+  readonly ended: Array<GcPass.GcPass>
+  told: number
+  lost: number
+}
+
+/** Runs for so many seconds, and with `keep` until it is told to stop; whether everything ended as it should. */
+export const show = (place: Place, seconds: number, keep: boolean) =>
   Effect.gen(function* () {
     const { now } = yield* KernelClock.KernelClock
     const began = yield* now
-    const text = gunzipSync(readFileSync(Recorded.path(SET, "before.tsv.gz")))
-    const restored = yield* Snapshot.restore(Stream.make(text), { limits, shift: began - RECORDED_AT })
+    for (const { name, at } of Flows.sets) {
+      const text = gunzipSync(readFileSync(Recorded.path(name, "before.tsv.gz")))
+      yield* Snapshot.restore(Stream.make(text), { limits, shift: began - at })
+    }
     const flows = yield* Flows.read(began, KEPT)
+    yield* flows.refresh
+    const before = yield* counts
     console.log(`\nTables that Cilium's own datapath wrote, times moved to now:`)
-    for (const { map, now: count } of restored) console.log(`  ${map.padEnd(26)} ${String(count).padStart(5)} entries`)
+    for (const name of names) console.log(`  ${name.padEnd(26)} ${bar(before.get(name)!)}`)
     console.log(
-      `\n${KEPT} connections go on, the others end one after the other. Passes every 5 s, for ${seconds} s:\n`
+      `\n${KEPT} connections go on, the others end one after the other. The agent collects every 5 s, and looks for NAT ` +
+        `entries without a connection every 12 s, for ${seconds} s:\n`
     )
+    return yield* Effect.provide(watch(flows, before, seconds, keep, place), yield* agent(place))
+  })
 
-    const told = { entries: 0, lost: 0 }
-    const collector = yield* GcRunner.GcRunner
-    const watch = (events: GcRunner.GcRunner["Service"]["observe4"]) =>
-      Stream.runForEach(events, (event) =>
-        Effect.sync(() => {
-          if (event._tag === "Deleted") told.entries += event.count
-          else told.lost += event.entries
-        })
+const flagsOf = ({ isReal, root }: Place): ReadonlyArray<string> => [
+  ...(isReal ? ["--bpffs-root", root] : []),
+  "--conntrack-gc-interval=5s",
+  "--orphan-purge-interval=12s",
+  "--pressure-interval=5s",
+  // What goes wrong is seen in the summary; a log would run through the passes.
+  "--log-level=none"
+]
+
+/** The agent as a host runs it, but for what the place replaces. */
+const agent = (place: Place) =>
+  Effect.map(Settings.load(place.hive, { flags: flagsOf(place) }), (settings) =>
+    Hive.layer(place.hive, { settings }).pipe(
+      Layer.provideMerge(
+        Layer.merge(Logs.layer("logfmt"), Layer.succeed(Configuration, { load: Effect.succeed(settings) }))
       )
-    yield* Effect.forkScoped(Effect.all([watch(collector.observe4), watch(collector.observe6)], { concurrency: 2 }), {
-      startImmediately: true
-    })
+    )
+  )
+
+type Flows = Effect.Success<ReturnType<typeof Flows.read>>
+
+const watch = (flows: Flows, before: Counts, seconds: number, keep: boolean, place: Place) =>
+  Effect.gen(function* () {
+    const runner = yield* GcRunner.GcRunner
     const { passes } = yield* Collector.Collector
-    const ended: Array<GcPass.GcPass> = []
+    const seen: Seen = { ended: [], told: 0, lost: 0 }
+    const events = Stream.merge(runner.observe4, runner.observe6)
+    yield* Effect.forkScoped(
+      Stream.runForEach(events, (event) => Effect.sync(() => hear(seen, event))),
+      { startImmediately: true }
+    )
     yield* Effect.forkScoped(
       Stream.runForEach(passes, (pass) =>
         Effect.sync(() => {
-          ended.push(pass)
+          seen.ended.push(pass)
           console.log(line(pass))
         })
       ),
       { startImmediately: true }
     )
-    yield* flows.refresh
-    yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(Duration.seconds(1)), flows.refresh)))
-    yield* collector.enable
+    const refreshing = Effect.forever(Effect.andThen(flows.refresh, Effect.sleep("1 second")))
+    yield* Effect.forkScoped(refreshing)
+    yield* Effect.forkScoped(showNat(before))
     yield* Effect.sleep(Duration.seconds(seconds))
 
     // The last pass is ours, so that it is known what time it decided by.
     yield* flows.refresh
-    const last = yield* collector.run(GcRequest.expired)
-    const orphans = yield* collector.purgeOrphans()
-    yield* Effect.yieldNow
+    const last = yield* runner.run(GcRequest.expired)
+    const orphans = yield* runner.purgeOrphans()
+    yield* Effect.sleep("100 millis")
     const failures = [...last.pairs, ...orphans.pairs].filter(({ exit }) => exit._tag === "Failure")
-    const decidedAt = Math.max(...(yield* collector.lastPasses).map((pass) => pass.now))
+    const decidedAt = Math.max(...(yield* runner.lastPasses).map((pass) => pass.now))
+    const { tree } = yield* Health.Health
+    const health = yield* tree
     const problems = [
       ...failures.map(({ pair }) => `the last pass over ${pair} failed`),
       ...(yield* flows.check(decidedAt)),
-      ...sums(ended, told)
+      ...sums(seen),
+      ...(Health.overall(health) === "ok" ? [] : [`the agent is not well:\n${Health.render(health)}`])
     ]
-    yield* summary(ended, told, orphans.deleted)
+    summary(seen, before, yield* counts)
     for (const problem of problems) console.log(`  NOT AS EXPECTED: ${problem}`)
     if (problems.length === 0) {
-      console.log(`  as expected: every live entry is there, every expired one is gone, each of them told of once`)
+      console.log(
+        `  as expected: every live entry is there, every expired one is gone with its NAT entries, each was told of once`
+      )
+    }
+    if (keep) {
+      console.log(
+        `\nThe agent goes on until you stop it (ctrl-C).${place.isReal ? ` Look at it from another terminal:` : ""}`
+      )
+      if (place.isReal) console.log(`  npm run build && apps/ctmap/dist/ctmap.js --bpffs-root ${place.root} stats`)
+      return yield* Effect.never
     }
     return problems.length === 0
-  }).pipe(Effect.provide(host))
+  }).pipe(Effect.scoped)
 
-const line = ({ serial, family, maps, dryRun, completed }: GcPass.GcPass): string => {
+const hear = (seen: Seen, event: GcEvents.GcEvent): void => {
+  if (event._tag === "Lost") {
+    seen.lost += event.entries
+    return
+  }
+  seen.told += event.count
+  const columns = GcEvents.columns(event)
+  for (let row = 0; row < Math.min(SHOWN, event.count); row++) {
+    const { key, entry } = columns.record(row)
+    const text = CtText.line(key, entry)?.trimEnd() ?? ""
+    console.log(`      gone: ${GcReason.names[event.reasons[row]!]}: ${text.slice(0, 90)}`)
+  }
+  if (event.count > SHOWN) console.log(`            and ${event.count - SHOWN} more of ${event.map}`)
+}
+
+type Counts = ReadonlyMap<string, number>
+
+/** Entries of each table. */
+const counts = Effect.gen(function* () {
+  const root = yield* Pins.BpfFsRoot
+  const found = new Map<string, number>()
+  for (const name of names) {
+    const path = MapName.pinPath(root, name)
+    found.set(name, yield* Effect.scoped(Effect.flatMap(BpfMap.open(path), (map) => Scan.count(map))))
+  }
+  return found
+})
+
+/** Says when NAT entries have gone. */
+const showNat = Effect.fnUntraced(function* (before: Counts) {
+  let last = before
+  for (;;) {
+    yield* Effect.sleep("2 seconds")
+    const now = yield* counts
+    const changed = names.filter((name) => name.includes("snat") && now.get(name) !== last.get(name))
+    if (changed.length > 0) {
+      console.log(`  NAT tables: ${changed.map((name) => `${name} ${last.get(name)} -> ${now.get(name)}`).join(", ")}`)
+    }
+    last = now
+  }
+})
+
+const WIDTH = 24
+
+/** `1266 entries  ███▍`, of the size that all of them have here. */
+const bar = (entries: number): string => {
+  const eighths = Math.round((entries / limits.nat) * WIDTH * 8)
+  const rest = eighths % 8 === 0 ? "" : "▏▎▍▌▋▊▉"[(eighths % 8) - 1]
+  return `${String(entries).padStart(5)} entries  ${"█".repeat(Math.floor(eighths / 8))}${rest}`
+}
+
+const line = ({ completed, dryRun, family, maps, serial }: GcPass.GcPass): string => {
   const sum = (of: (map: GcPass.MapPass) => number) => maps.reduce((all, map) => all + of(map), 0)
   const reasons = GcReason.names
     .map((name) => [name, sum((map) => map.reasons[name])] as const)
@@ -102,33 +189,26 @@ const line = ({ serial, family, maps, dryRun, completed }: GcPass.GcPass): strin
   const what = `${sum((map) => map.seen)} seen, ${sum((map) => map.deleted)} deleted`
   const why = reasons.length > 0 ? ` (${reasons.join(", ")})` : ""
   const with_ = nat > 0 ? `, ${nat} NAT entries with them` : ""
-  return `  pass ${String(serial).padStart(3)}  ${family}  ${what}${why}${with_}${completed && !dryRun ? "" : "  INCOMPLETE"}`
+  const longest = Math.max(0, ...maps.map(({ longestCallMillis }) => longestCallMillis)).toFixed(1)
+  const end = completed && !dryRun ? "" : "  INCOMPLETE"
+  return `  pass ${String(serial).padStart(3)}  ${family}  ${what}${why}${with_}; longest call ${longest} ms${end}`
 }
 
-const summary = (ended: ReadonlyArray<GcPass.GcPass>, told: { readonly entries: number }, orphans: number) =>
-  Effect.gen(function* () {
-    const root = yield* Pins.BpfFsRoot
-    const sum = (of: (map: GcPass.MapPass) => number) =>
-      ended.reduce((all, { maps }) => all + maps.reduce((some, map) => some + of(map), 0), 0)
-    console.log(
-      `\n${ended.length} passes deleted ${sum(({ deleted }) => deleted)} entries; observers were told of ${told.entries}`
-    )
-    console.log(
-      `  kept because they were refreshed meanwhile: ${sum(({ refreshed }) => refreshed)}; orphaned NAT entries: ${orphans}`
-    )
-    for (const name of Recorded.tables(SET, "before").keys()) {
-      const left = yield* Effect.scoped(
-        Effect.flatMap(BpfMap.open(MapName.pinPath(root, name)), (map) => Scan.count(map))
-      )
-      console.log(`  ${name.padEnd(26)} ${String(left).padStart(5)} left`)
-    }
-  })
+const summary = ({ ended, lost, told }: Seen, before: Counts, after: Counts): void => {
+  const sum = (of: (map: GcPass.MapPass) => number) =>
+    ended.reduce((all, { maps }) => all + maps.reduce((some, map) => some + of(map), 0), 0)
+  console.log(
+    `\n${ended.length} passes deleted ${sum(({ deleted }) => deleted)} entries and, with them, ` +
+      `${sum(({ nat }) => nat.egress + nat.ingress)} NAT entries;\nobservers were told of ${told}, and missed ${lost}; ` +
+      `${sum(({ refreshed }) => refreshed)} were kept because they were refreshed meanwhile`
+  )
+  for (const name of names) {
+    console.log(`  ${name.padEnd(26)} ${String(before.get(name)).padStart(5)} -> ${bar(after.get(name)!)}`)
+  }
+}
 
 /** Every pass accounts for what it saw, and observers heard of exactly what went. */
-const sums = (
-  ended: ReadonlyArray<GcPass.GcPass>,
-  told: { readonly entries: number; readonly lost: number }
-): ReadonlyArray<string> => {
+const sums = ({ ended, lost, told }: Seen): ReadonlyArray<string> => {
   const maps = ended.flatMap((pass) => pass.maps)
   const wrong = maps.filter(
     ({ seen, kept, deleted, refreshed, vanished, busy }) => seen !== kept + deleted + refreshed + vanished + busy
@@ -136,19 +216,6 @@ const sums = (
   const deleted = maps.reduce((sum, map) => sum + map.deleted, 0)
   return [
     ...wrong.map(({ map }) => `the counts of a pass over ${map} do not add up`),
-    ...(deleted === told.entries + told.lost
-      ? []
-      : [`${deleted} entries were deleted, observers heard of ${told.entries}`])
+    ...(deleted === told + lost ? [] : [`${deleted} entries were deleted, observers heard of ${told}`])
   ]
 }
-
-const maps = Layer.merge(CtMaps.layer({ limits }), NatMaps.layer({ limits }))
-const sources = Layer.provideMerge(CtMapSources.layerNode(), CtMapSources.layer)
-const passes = Collector.layer.pipe(Layer.provide(GcEngine.layer()), Layer.provideMerge(GcEvents.layer))
-const host: Layer.Layer<GcRunner.GcRunner | Collector.Collector, unknown, Bpf.Bpf | KernelClock.KernelClock> =
-  GcRunner.layer().pipe(
-    Layer.provideMerge(Layer.mergeAll(sources, passes, GcConfig.layer({ conntrackGcInterval: Duration.seconds(5) }))),
-    Layer.provide(maps),
-    // What goes wrong is seen in the summary; a log would run through the passes.
-    Layer.provideMerge(Logger.layer([]))
-  )
