@@ -4,6 +4,7 @@ import { Privileged } from "ctmap-testing"
 import * as Effect from "effect/Effect"
 import { cases, problems, run } from "../src/common/churn.ts"
 import { name, race } from "../src/common/race.ts"
+import * as Soak from "../src/common/soak.ts"
 
 Privileged.suite(describe, "a short stress", () => {
   const chosen = cases.filter(({ family, mode }) => (family === "ipv4") === (mode === "roomy"))
@@ -43,5 +44,20 @@ Privileged.suite(describe, "a short stress", () => {
         }
       }).pipe(Effect.scoped, Effect.provide(LibBpf.layer)),
     60_000
+  )
+
+  it.live(
+    "the agent as a process leaves nothing behind, loses nothing, complains of nothing, and stops when it is told to",
+    () =>
+      Effect.gen(function* () {
+        const plan = { entries: 32_768, seconds: 8, gcInterval: 1, orphanInterval: 2, program: "source" } as const
+        const result = yield* Soak.run({ ...plan, tell: () => undefined })
+        assert.deepStrictEqual(Soak.problems(result), [])
+        assert.isAbove(result.deleted, 0)
+        assert.isAbove(result.natDeleted, 0)
+        assert.isAbove(result.datapath.raced, 0)
+        assert.isAbove(result.datapath.signals, 0)
+      }).pipe(Effect.provide(LibBpf.layer)),
+    120_000
   )
 })

@@ -25,6 +25,7 @@ const STOP_TIMEOUT = "2 seconds"
  */
 export const run = (configuration: Configuration["Service"], version: string) =>
   Effect.gen(function* () {
+    const hangups = yield* hearHangups
     const settings = yield* configuration.load
     const { logFormat } = settings.values.get("log") as Log.Config
     const format = logFormat === "auto" ? (process.stderr.isTTY ? "pretty" : "logfmt") : logFormat
@@ -36,22 +37,28 @@ export const run = (configuration: Configuration["Service"], version: string) =>
       yield* Effect.logInfo(`ctmap-agent ${version} is running`)
       yield* Effect.addFinalizer(() => Effect.logInfo("ctmap-agent stops"))
       const { failure } = yield* Lifecycle.Lifecycle
-      return yield* Effect.raceFirst(failure, reloads)
+      return yield* Effect.raceFirst(failure, reloads(hangups))
     }).pipe(Effect.scoped, Effect.provide(Layer.provideMerge(agent, around)))
-  })
+  }).pipe(Effect.scoped)
 
 const environment = () =>
   Object.fromEntries(Object.entries(process.env).flatMap(([name, text]) => (text === undefined ? [] : [[name, text]])))
 
-/** Every SIGHUP brings a reload; those that come meanwhile share the next. */
-const reloads = Effect.gen(function* () {
-  const { reload } = yield* Reload
+/** From the beginning: a SIGHUP that nobody hears would end a process that has not started yet. */
+const hearHangups = Effect.gen(function* () {
   const hangups = yield* Queue.sliding<void>(1)
   const hear = () => void Queue.offerUnsafe(hangups, undefined)
   yield* Effect.acquireRelease(
     Effect.sync(() => process.on("SIGHUP", hear)),
     () => Effect.sync(() => process.off("SIGHUP", hear))
   )
-  // What is wrong has been logged.
-  return yield* Effect.forever(Effect.andThen(Queue.take(hangups), Effect.ignore(reload)))
+  return hangups
 })
+
+/** Every SIGHUP brings a reload; those that come meanwhile share the next. */
+const reloads = (hangups: Queue.Dequeue<void>) =>
+  Effect.gen(function* () {
+    const { reload } = yield* Reload
+    // What is wrong has been logged.
+    return yield* Effect.forever(Effect.andThen(Queue.take(hangups), Effect.ignore(reload)))
+  })

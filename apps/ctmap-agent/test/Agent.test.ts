@@ -2,8 +2,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Lifecycle } from "ctmap-cell"
 import { MapName } from "ctmap-core"
-import { GcRunner } from "ctmap-gc"
+import { GcPass, GcRunner } from "ctmap-gc"
 import * as Effect from "effect/Effect"
+import * as Logger from "effect/Logger"
+import * as References from "effect/References"
+import * as Schema from "effect/Schema"
 import { agent, healthOf, keysAfter, keysOf, makeKernel, names, pass, restore, ROOT } from "./stage.ts"
 
 const whole = <A, E>(name: string, test: (twin: ReturnType<typeof makeKernel>) => Effect.Effect<A, E>) =>
@@ -90,6 +93,23 @@ describe("an agent", () => {
       }
       yield* Effect.provide(firstScan, agent(twin))
       for (const name of ctNames) assert.deepStrictEqual(keysOf(twin, name), keysAfter(name), name)
+    })
+  )
+
+  whole("logs every pass with all its counts, for those who want to know", (twin) =>
+    Effect.gen(function* () {
+      yield* restore(twin)
+      const logged: Array<unknown> = []
+      const hear = Logger.make<unknown, void>(({ message, logLevel }) => {
+        if (logLevel === "Debug" && Array.isArray(message)) logged.push(...message)
+      })
+      yield* pass(twin, "10 seconds").pipe(
+        Effect.andThen(Effect.flatMap(GcRunner.GcRunner, ({ lastPasses }) => lastPasses)),
+        Effect.map((last) => assert.deepStrictEqual(logged.filter(Schema.is(GcPass.GcPass)), [...last])),
+        Effect.provide(agent(twin)),
+        Effect.provide(Logger.layer([hear])),
+        Effect.provideService(References.MinimumLogLevel, "Debug")
+      )
     })
   )
 

@@ -144,7 +144,7 @@ const churn = Effect.fnUntraced(function* (of: Case, seconds: number) {
   return { ...of, ...sums, inserted, removed, replaced, left, evicted, leftBehind, lost, unsound } satisfies Result
 })
 
-const addsUp = ({ maps, completed }: GcPass.GcPass): boolean =>
+export const addsUp = ({ maps, completed }: GcPass.GcPass): boolean =>
   completed &&
   maps.every(
     ({ seen, kept, deleted, refreshed, vanished, busy, restored, wanted, reasons }) =>

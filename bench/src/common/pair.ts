@@ -103,7 +103,7 @@ export const make = Effect.fnUntraced(function* (root: string, entries: number, 
   return table
 })
 
-const natSpec = (maxEntries: number): MapSpec.Properties => ({
+export const natSpec = (maxEntries: number): MapSpec.Properties => ({
   ...ctSpec("ipv4", maxEntries),
   valueSize: NatEntry.shape("ipv4").size
 })

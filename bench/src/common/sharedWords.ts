@@ -13,6 +13,29 @@ export const race = { round: 0, done: 1, delay: 2, ready: 3, entries: 4 } as con
 /** Words of the churn: whether to stop, whether it has begun, and what it did. */
 export const churn = { stop: 0, ready: 1, inserted: 2, removed: 3, replaced: 4 } as const
 
+/**
+ * Words of the soak: whether the datapath has begun, whether it makes connections (0), only keeps them alive (1) or ends
+ * (2), and what it did.
+ */
+export const soak = {
+  ready: 0,
+  phase: 1,
+  /** In the roomy table. */
+  inserted: 2,
+  removed: 3,
+  /** Mappings made. */
+  mapped: 4,
+  /** Packets of connections that stay alive. */
+  refreshed: 5,
+  /** The same, and the entry was not there. */
+  cut: 6,
+  /** Packets that found an expired entry. */
+  raced: 7,
+  /** Of those, entries that were gone a second later. */
+  lost: 8,
+  signals: 9
+} as const
+
 /** The page as words. */
 export const watch = (kernel: Bpf.Calls, fd: number): Int32Array => wordsOf(kernel, fd, spec.valueSize)
 

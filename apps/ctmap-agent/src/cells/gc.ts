@@ -104,7 +104,10 @@ const changeable = Object.keys(config.fields)
 
 /** What became of the last pass over each pair: a collector that cannot collect is not well. */
 const reportOf = (pass: GcPass.GcPass) =>
-  pass.completed ? Health.ok() : Health.degraded(`the last pass over ${pass.family} ${pass.owner}: ${pass.why ?? ""}`)
+  Effect.andThen(
+    Effect.logDebug(`a pass over ${pass.family} ${pass.owner} has ended`, pass),
+    pass.completed ? Health.ok() : Health.degraded(`the last pass over ${pass.family} ${pass.owner}: ${pass.why ?? ""}`)
+  )
 
 /** @since 0.1.0 */
 export const cell = Cell.make("gc", {
