@@ -3,7 +3,7 @@
  *
  * @since 0.1.0
  */
-import type { Family, MapKind } from "ctmap-core"
+import type { MapKind } from "ctmap-core"
 import * as CtMapSources from "ctmap-gc/CtMapSources"
 import type * as Bpf from "ctmap-kernel/Bpf"
 import * as CtMaps from "ctmap-kernel/CtMaps"
@@ -53,7 +53,7 @@ const group = (
     )
     const chosen = new Map<string, { source: CtMapSources.PairSource; transports: Array<MapKind.Transport> }>()
     for (const { family, owner, transport } of found) {
-      const source = sourceOf(family, owner, maps)
+      const source = CtMapSources.of(family, owner, maps)
       const name = CtMapSources.nameOf(source)
       const transports = chosen.get(name)?.transports ?? []
       // A map that is named twice is one map.
@@ -62,21 +62,6 @@ const group = (
     }
     return [...chosen.values()]
   })
-
-const sourceOf = (
-  family: Family.Family,
-  owner: Owner.Owner,
-  maps: Context.Context<CtMaps.CtMaps | NatMaps.NatMaps>
-): CtMapSources.PairSource => {
-  switch (owner._tag) {
-    case "Global":
-      return CtMapSources.global(family, maps)
-    case "Endpoint":
-      return CtMapSources.endpoint(family, owner.endpointId, maps)
-    case "Cluster":
-      return { family, owner, open: Effect.provide(NatMaps.openPair(family, owner), maps) }
-  }
-}
 
 /**
  * `the global IPv4 and IPv6 tables`, `the IPv6 TCP table of cluster 3`, in the words of a question.

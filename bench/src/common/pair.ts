@@ -21,7 +21,7 @@ export const of = (
   any: BpfMap.BpfMap,
   nat?: BpfMap.BpfMap
 ): Effect.Effect<CtPair.CtPair, CtPair.NotAPair> =>
-  CtPair.make(
+  CtPair.makeUnsafe(
     { _tag: "CtMap", family, transport: "tcp", owner, layout, map: tcp },
     { _tag: "CtMap", family, transport: "any", owner, layout, map: any },
     nat === undefined ? undefined : { _tag: "NatMap", family, owner, mismatch: undefined, map: nat }

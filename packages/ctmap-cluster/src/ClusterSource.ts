@@ -8,8 +8,8 @@
  */
 import { Family, type MapName } from "ctmap-core"
 import { CtMapSources, type MapPressure } from "ctmap-gc"
-import { type Bpf, type BpfError, BpfMap, CtMaps, NatMaps, Owner, Pins } from "ctmap-kernel"
-import * as Context from "effect/Context"
+import { type Bpf, type BpfError, BpfMap, type CtMaps, type NatMaps, Owner, Pins } from "ctmap-kernel"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 
@@ -18,18 +18,11 @@ import * as Layer from "effect/Layer"
  *
  * @since 0.1.0
  */
-export const pair = (
-  family: Family.Family,
-  clusterId: number,
+export const pair = <F extends Family.Family, Id extends number>(
+  family: F,
+  clusterId: Id,
   maps: Context.Context<CtMaps.CtMaps | NatMaps.NatMaps>
-): CtMapSources.PairSource => {
-  const owner = Owner.cluster(clusterId)
-  // Only these two: a whole context may have a scope, which would keep every map open that a pass opens.
-  const only = Context.make(CtMaps.CtMaps, Context.get(maps, CtMaps.CtMaps)).pipe(
-    Context.add(NatMaps.NatMaps, Context.get(maps, NatMaps.NatMaps))
-  )
-  return { family, owner, open: Effect.provide(NatMaps.openPair(family, owner), only) }
-}
+): CtMapSources.PairSource<F, Owner.Cluster<Id>> => CtMapSources.of(family, Owner.cluster(clusterId), maps)
 
 /**
  * Registers the pairs of all clusters with the collector.

@@ -136,14 +136,14 @@ export const contract = (name: string, kernel: Kernel): void => {
             CtPair.CtMap<"ipv4", "tcp", Owner.Cluster>,
             CtPair.CtMap<"ipv4", "any", Owner.Cluster>
           ]
-          yield* CtPair.make(...typed, (yield* own.open) as CtPair.NatMap<"ipv4", Owner.Cluster>)
+          yield* CtPair.makeUnsafe(...typed, (yield* own.open) as CtPair.NatMap<"ipv4", Owner.Cluster>)
           const mixed = yield* Effect.flip(
-            CtPair.make(...typed, (yield* other.open) as CtPair.NatMap<"ipv4", Owner.Cluster>)
+            CtPair.makeUnsafe(...typed, (yield* other.open) as CtPair.NatMap<"ipv4", Owner.Cluster>)
           )
           assert.match(mixed.message, /cluster 2.*cluster 1.*nothing was touched/)
           const everybodys = { ...(yield* own.open), owner: Owner.global } as CtPair.NatMap<"ipv4", Owner.Global>
           // @ts-expect-error the NAT map of the node does not go with the CT maps of a cluster
-          const refused = () => CtPair.make(...typed, everybodys)
+          const refused = () => CtPair.makeUnsafe(...typed, everybodys)
           assert.isFunction(refused)
         }).pipe((program) => Rig.life(program, {}, sizes))
       )

@@ -17,10 +17,10 @@ import { Endpoints } from "./Endpoints.ts"
  *
  * @since 0.1.0
  */
-export interface PairSource {
-  readonly family: Family.Family
-  readonly owner: Owner.Owner
-  readonly open: Effect.Effect<CtPair.CtPair, OpenError, Scope.Scope>
+export interface PairSource<out F extends Family.Family = Family.Family, out O extends Owner.Owner = Owner.Owner> {
+  readonly family: F
+  readonly owner: O
+  readonly open: Effect.Effect<CtPair.CtPair<F, O>, OpenError, Scope.Scope>
 }
 
 /** @since 0.1.0 */
@@ -107,10 +107,7 @@ export const layerNode = (
   Layer.effectDiscard(
     Effect.gen(function* () {
       const { register } = yield* CtMapSources
-      // Not the whole context: that holds the scope of this layer, and pairs are opened for the scope of a pass.
-      const maps: Maps = Context.make(CtMaps.CtMaps, yield* CtMaps.CtMaps).pipe(
-        Context.add(NatMaps.NatMaps, yield* NatMaps.NatMaps)
-      )
+      const maps = yield* Effect.context<CtMaps.CtMaps | NatMaps.NatMaps>()
       const { local } = yield* Endpoints
       yield* register(
         Effect.map(local, (endpoints) => [
@@ -123,15 +120,27 @@ export const layerNode = (
 
 type Maps = Context.Context<CtMaps.CtMaps | NatMaps.NatMaps>
 
+/**
+ * The pair of a family and an owner, each said once. Only these two services are kept of what is given: a whole context may
+ * have a scope, which would keep every map open that a pass opens.
+ *
+ * @since 0.1.0
+ */
+export const of = <F extends Family.Family, O extends Owner.Owner>(
+  family: F,
+  owner: O,
+  maps: Maps
+): PairSource<F, O> => {
+  const only: Maps = Context.make(CtMaps.CtMaps, Context.get(maps, CtMaps.CtMaps)).pipe(
+    Context.add(NatMaps.NatMaps, Context.get(maps, NatMaps.NatMaps))
+  )
+  return { family, owner, open: Effect.provide(NatMaps.openPair(family, owner), only) }
+}
+
 /** The pair of the node. @since 0.1.0 */
-export const global = (family: Family.Family, maps: Maps): PairSource => ({
-  family,
-  owner: Owner.global,
-  open: Effect.provide(NatMaps.openPair(family, Owner.global), maps)
-})
+export const global = <F extends Family.Family>(family: F, maps: Maps): PairSource<F, Owner.Global> =>
+  of(family, Owner.global, maps)
 
 /** The pair of an endpoint, which has no NAT map. @since 0.1.0 */
-export const endpoint = (family: Family.Family, id: number, maps: Maps): PairSource => {
-  const owner = Owner.endpoint(id)
-  return { family, owner, open: Effect.provide(NatMaps.openPair(family, owner), maps) }
-}
+export const endpoint = <F extends Family.Family>(family: F, id: number, maps: Maps): PairSource<F, Owner.Endpoint> =>
+  of(family, Owner.endpoint(id), maps)

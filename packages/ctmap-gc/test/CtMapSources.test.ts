@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { CtMapSources } from "ctmap-gc"
-import { BpfError, Owner } from "ctmap-kernel"
+import { BpfError, type CtMaps, type NatMaps, Owner } from "ctmap-kernel"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import { withWarnings } from "./scheduleRig.ts"
 
@@ -16,6 +17,27 @@ const names = Effect.map(
   Effect.flatMap(CtMapSources.CtMapSources, ({ pairs }) => pairs),
   (found) => found.map(CtMapSources.nameOf)
 )
+
+describe("a source of a pair", () => {
+  it("opens the pair of the family and owner that it is called by, as far as types know them", () => {
+    const mistaken = (maps: Context.Context<CtMaps.CtMaps | NatMaps.NatMaps>) => {
+      const own = CtMapSources.of("ipv4", Owner.cluster(3), maps)
+      const typed: CtMapSources.PairSource<"ipv4", Owner.Cluster<3>> = own
+      // @ts-expect-error it is cluster 3's
+      const other: CtMapSources.PairSource<"ipv4", Owner.Cluster<4>> = own
+      const { open } = CtMapSources.of("ipv4", Owner.cluster(4), maps)
+      // @ts-expect-error it would be called cluster 3's and open cluster 4's
+      const relabelled: typeof own = { ...own, open }
+      // @ts-expect-error it would be called IPv6 and open IPv4
+      const turned: CtMapSources.PairSource<"ipv6", Owner.Global> = {
+        ...CtMapSources.global("ipv4", maps),
+        family: "ipv6"
+      }
+      return [typed, other, relabelled, turned]
+    }
+    assert.isFunction(mistaken)
+  })
+})
 
 describe("CtMapSources", () => {
   it.effect("lists the pairs of every source in order, as they are when it is asked", () =>

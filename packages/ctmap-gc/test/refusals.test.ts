@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { FilterParser } from "ctmap-core"
 import { GcEngine, GcRequest, Guard, type NatPass, NatPurge } from "ctmap-gc"
-import { Bpf, BpfMemory, type CtPair, KernelClock } from "ctmap-kernel"
+import { Bpf, BpfMemory, CtPair, KernelClock } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { sweep } from "./engineCases.ts"
@@ -19,10 +19,8 @@ const stage = <A, E>(
 const orphan = (sport: number, created = 1) => Stage.nat({ sport, to: [[9], 40_000], created })
 
 /** A pair whose NAT map is of no layout that is known. */
-const mismatched = (pair: CtPair.CtPair): CtPair.CtPair => ({
-  ...pair,
-  nat: { ...pair.nat!, mismatch: "values of 44 bytes" }
-})
+const mismatched = ({ tcp, any, nat }: CtPair.CtPair): CtPair.CtPair =>
+  Effect.runSync(CtPair.makeUnsafe(tcp, any, { ...nat!, mismatch: "values of 44 bytes" }))
 
 describe("a NAT map of another layout", () => {
   for (const engine of ["hybrid", "kernel", "portable"] as const) {

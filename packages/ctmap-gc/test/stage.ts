@@ -155,7 +155,7 @@ export const pair = Effect.fnUntraced(function* (content: Filled) {
     content.nat === undefined
       ? undefined
       : yield* make(`cilium_snat_v${digit}_external${suffix}`, NatEntry.shape(family).size, content.nat)
-  return yield* CtPair.make(
+  return yield* CtPair.makeUnsafe(
     { _tag: "CtMap", family, transport: "tcp", owner, layout, map: tcp },
     { _tag: "CtMap", family, transport: "any", owner, layout, map: any },
     natMap === undefined ? undefined : { _tag: "NatMap", family, owner, mismatch: undefined, map: natMap }

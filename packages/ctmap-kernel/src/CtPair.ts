@@ -46,15 +46,21 @@ export interface NatMap<out F extends Family.Family = Family.Family, out O exten
   readonly map: BpfMap
 }
 
-declare const Paired: unique symbol
+/** What only the functions of this module put on a value: a copy of a pair with another map in it is no pair. */
+declare class Paired {
+  private readonly paired: true
+}
 
 /**
- * The maps of one family and one owner. Only {@link make} makes one.
+ * The maps of one family and one owner. `NatMaps.openPair` opens one, {@link make} and {@link makeUnsafe} tie one together;
+ * there is no other way, and none around the check that these maps belong together.
  *
  * @since 0.1.0
  */
-export interface CtPair<out F extends Family.Family = Family.Family, out O extends Owner.Owner = Owner.Owner> {
-  readonly [Paired]: true
+export interface CtPair<
+  out F extends Family.Family = Family.Family,
+  out O extends Owner.Owner = Owner.Owner
+> extends Paired {
   readonly family: F
   readonly owner: O
   readonly tcp: CtMap<F, "tcp", O>
@@ -95,15 +101,53 @@ export class HalfPair extends Schema.TaggedError<HalfPair>()("HalfPair", {
 }
 
 /**
- * Ties maps together. What the types cannot see (ids of endpoints and clusters, two handles of one map) is checked.
+ * Ties maps together whose types say that they belong together: one family, and everybody's or one cluster's of a known id.
  *
  * **Details**
  *
- * Errors: `NotAPair` where owners differ, or where the TCP and the Any map are one and the same kernel map.
+ * Maps of two families, two owners or two clusters do not compile, nor do maps of which the types do not say enough: those
+ * are for {@link makeUnsafe}, or better for `NatMaps.openPair`, which takes family and owner once. What no type can see
+ * (two handles of one kernel map, values that are not what their type says) is checked. Errors: `NotAPair`.
+ *
+ * **Example** (Another cluster's NAT map)
+ *
+ * ```ts
+ * import { CtPair, type Owner } from "ctmap-kernel"
+ *
+ * type Ct<T extends "tcp" | "any"> = CtPair.CtMap<"ipv4", T, Owner.Cluster<3>>
+ *
+ * const paired = (tcp: Ct<"tcp">, any: Ct<"any">) => CtPair.make(tcp, any, undefined)
+ * const mixedUp = (tcp: Ct<"tcp">, any: Ct<"any">, other: CtPair.NatMap<"ipv4", Owner.Cluster<4>>) =>
+ *   // @ts-expect-error the NAT map is cluster 4's
+ *   CtPair.make(tcp, any, other)
+ * const taken = [paired, mixedUp].map((make) => make.length)
+ * taken // => [2, 3]
+ * ```
  *
  * @since 0.1.0
  */
 export const make = <F extends Family.Family, O extends Owner.Owner>(
+  tcp: CtMap<F, "tcp", O>,
+  any: CtMap<NoInfer<F>, "any", NoInfer<O>>,
+  nat: NatMap<NoInfer<F>, NoInfer<O>> | undefined,
+  ..._told: Told<F, O> extends true ? [] : [theTypesDoNotSayWhoseMapsTheseAre: never]
+): Effect.Effect<CtPair<F, O>, NotAPair> => makeUnsafe(tcp, any, nat)
+
+type Told<F extends Family.Family, O extends Owner.Owner> = [Owner.IsOne<F>, Owner.IsKnown<O>] extends [true, true]
+  ? true
+  : false
+
+/**
+ * Ties maps together of which only the values say whose they are: unsafe to compile, checked when it is run.
+ *
+ * **Details**
+ *
+ * Errors: `NotAPair` where owners or families differ, or where two of them are one and the same kernel map. A passing
+ * check rests on what the maps say of themselves.
+ *
+ * @since 0.1.0
+ */
+export const makeUnsafe = <F extends Family.Family, O extends Owner.Owner>(
   tcp: CtMap<F, "tcp", O>,
   any: CtMap<F, "any", O>,
   nat: NatMap<F, O> | undefined
@@ -112,7 +156,7 @@ export const make = <F extends Family.Family, O extends Owner.Owner>(
     const why = objection(tcp, any, nat)
     const maps = [tcp, any, ...(nat === undefined ? [] : [nat])]
     if (why !== undefined) return Effect.fail(new NotAPair({ maps: maps.map(({ map }) => map.name), why }))
-    const pair: Omit<CtPair<F, O>, typeof Paired> = { family: tcp.family, owner: tcp.owner, tcp, any, nat }
+    const pair: Pick<CtPair<F, O>, keyof CtPair> = { family: tcp.family, owner: tcp.owner, tcp, any, nat }
     return Effect.succeed(pair as CtPair<F, O>)
   })
 

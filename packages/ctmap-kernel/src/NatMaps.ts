@@ -117,7 +117,7 @@ export const openPair: <F extends Family.Family, O extends Owner.Owner>(
     const pathOf = (transport: MapKind.Transport) => ct.path({ family, transport, owner })
     return yield* new CtPair.HalfPair({ missing: pathOf(gone), pinned: pathOf(there) })
   }
-  return yield* CtPair.make(tcp, any, yield* natOf(family, owner))
+  return yield* CtPair.makeUnsafe(tcp, any, yield* natOf(family, owner))
 })
 
 /** The NAT map of an owner, if it can have one and it is pinned. */

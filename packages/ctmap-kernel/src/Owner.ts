@@ -18,10 +18,14 @@ export interface Endpoint {
   readonly endpointId: number
 }
 
-/** The maps of one remote cluster (ClusterMesh). @since 0.1.0 */
-export interface Cluster {
+/**
+ * The maps of one remote cluster (ClusterMesh). Where the id is known to the compiler it is part of the type.
+ *
+ * @since 0.1.0
+ */
+export interface Cluster<out Id extends number = number> {
   readonly _tag: "Cluster"
-  readonly clusterId: number
+  readonly clusterId: Id
 }
 
 /** See the module. @since 0.1.0 */
@@ -36,8 +40,24 @@ export const endpoint = (endpointId: number | bigint): Endpoint => ({
   endpointId: Number(BigInt.asUintN(16, BigInt(endpointId)))
 })
 
-/** @since 0.1.0 */
-export const cluster = (clusterId: number): Cluster => ({ _tag: "Cluster", clusterId })
+/** `cluster(3)` is of another type than `cluster(4)`. @since 0.1.0 */
+export const cluster = <const Id extends number>(clusterId: Id): Cluster<Id> => ({ _tag: "Cluster", clusterId })
+
+/**
+ * Whether a type says which owner it is: everybody, or a cluster of one known id. Types of endpoints never do.
+ *
+ * @since 0.1.0
+ */
+export type IsKnown<O extends Owner> = [O] extends [Global]
+  ? true
+  : [O] extends [Cluster<infer Id>]
+    ? number extends Id
+      ? false
+      : IsOne<Id>
+    : false
+
+/** Whether a type is one of its kind, not a choice of several. @since 0.1.0 */
+export type IsOne<A, B = A> = [A] extends [never] ? false : A extends unknown ? ([B] extends [A] ? true : false) : false
 
 /**
  * Whether two owners are the same.
