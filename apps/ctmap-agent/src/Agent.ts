@@ -14,6 +14,7 @@ import * as Log from "./cells/log.ts"
 import * as Maps from "./cells/maps.ts"
 import * as Presence from "./cells/presence.ts"
 import * as Pressure from "./cells/pressure.ts"
+import * as Privileges from "./cells/privileges.ts"
 import * as Reload from "./cells/reload.ts"
 import * as Signals from "./cells/signals.ts"
 import * as Sources from "./cells/sources.ts"
@@ -29,6 +30,7 @@ export const hive = Hive.make("ctmap", {
     Log.cell,
     Kernel.cell,
     Instance.cell,
+    Privileges.cell,
     Clock.cell,
     Maps.cell,
     Endpoints.cell,

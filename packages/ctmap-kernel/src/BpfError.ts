@@ -204,7 +204,9 @@ const hint = ({ operation, errno, path, reason }: BpfError): string => {
           ? ": run as root, or give the process CAP_BPF; a frozen map refuses changes to anybody"
           : errno === EPERM && nameOf(path).includes(".")
             ? ": a bpffs allows no dot in a name"
-            : ": the pin and every directory above it must be accessible to this user; run as root, or with CAP_DAC_OVERRIDE"
+            : errno === EPERM && operation === "open pin"
+              ? ": this kernel opens pins only for root, or with CAP_BPF"
+              : ": the pin and every directory above it must be accessible to this user; run as root, or with CAP_DAC_OVERRIDE"
     case "OutOfMemory":
       return ": free memory, or make the map smaller"
     case "Busy":

@@ -9,6 +9,7 @@ import { Bpf, KernelClock, MapIterator } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
+import * as PassLog from "../PassLog.ts"
 import { Reload } from "../Reload.ts"
 import { SignalFeed } from "../SignalFeed.ts"
 
@@ -124,16 +125,19 @@ export const cell = Cell.make("gc", {
   ],
   provides: [GcRunner.GcRunner, Collector.Collector, GcEvents.GcEvents, GcConfig.GcConfig],
   layer: (settings) => {
+    const log = PassLog.make()
     const collector = Collector.layer.pipe(
       Layer.provide(GcEngine.layer({ engine: settings.engine })),
-      Layer.provideMerge(GcEvents.layer)
+      Layer.provideMerge(GcEvents.layer),
+      Layer.provide(log.rest)
     )
     const runner = Layer.effect(
       GcRunner.GcRunner,
       Effect.gen(function* () {
         const made = yield* GcRunner.make({ signals: yield* SignalFeed })
-        const { passes } = yield* Collector.Collector
-        yield* Job.observer("passes", passes, reportOf)
+        const { lastPasses, passes } = yield* Collector.Collector
+        yield* log.follow(lastPasses)
+        yield* Job.observer("passes", passes, (pass) => Effect.andThen(log.write(pass), reportOf(pass)))
         const { register } = yield* Reload
         yield* register("gc", changeable, (next) => made.reconfigure(next as GcConfig.Settings))
         yield* made.enable
