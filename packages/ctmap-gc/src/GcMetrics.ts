@@ -15,13 +15,8 @@ import type * as Scope from "effect/Scope"
 import type * as GcEvents from "./GcEvents.ts"
 import type * as GcPass from "./GcPass.ts"
 import * as GcReason from "./GcReason.ts"
+import { counter, gauge, histogram, type Labels, type Writer, writing } from "./internal/vector.ts"
 import * as NatPass from "./NatPass.ts"
-
-type Labels = Readonly<Record<string, string>>
-
-const counter = (name: string, description: string): Metric.Counter<number> =>
-  Metric.counter(name, { description, incremental: true })
-const gauge = (name: string, description: string): Metric.Gauge<number> => Metric.gauge(name, { description })
 
 /** Seconds; those that Cilium's histogram has, which are Prometheus' own. */
 const boundaries = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
@@ -29,10 +24,11 @@ const boundaries = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 const metrics = {
   runs: counter("cilium_datapath_conntrack_gc_runs_total", "Passes over a CT map"),
   entries: gauge("cilium_datapath_conntrack_gc_entries", "Entries alive after, and deleted by, the last whole pass"),
-  duration: Metric.histogram("cilium_datapath_conntrack_gc_duration_seconds", {
-    description: "How long passes over a CT map took",
+  duration: histogram(
+    "cilium_datapath_conntrack_gc_duration_seconds",
+    "How long passes over a CT map took",
     boundaries
-  }),
+  ),
   fallbacks: counter("cilium_datapath_conntrack_gc_key_fallbacks_total", "Times a walk by next key went back one key"),
   resets: counter(
     "cilium_datapath_conntrack_dump_resets_total",
@@ -65,12 +61,6 @@ const metrics = {
 
 /** Names of all series of this module, as Prometheus sees them. @since 0.1.0 */
 export const names: ReadonlyArray<string> = Object.values(metrics).map(({ id }) => id)
-
-const add = (metric: Metric.Counter<number>, count: number, labels: Labels = {}): Effect.Effect<void> =>
-  Metric.update(Metric.withAttributes(metric, labels), count)
-
-const set = (metric: Metric.Gauge<number>, value: number, labels: Labels = {}): Effect.Effect<void> =>
-  Metric.update(Metric.withAttributes(metric, labels), value)
 
 /**
  * Adds a pass.
@@ -108,61 +98,56 @@ const set = (metric: Metric.Gauge<number>, value: number, labels: Labels = {}): 
 export const record = (pass: GcPass.GcPass): Effect.Effect<void> =>
   pass.dryRun
     ? Effect.void
-    : Effect.gen(function* () {
-        for (const map of pass.maps) yield* recordMap(pass, map)
+    : writing((series) => {
+        for (const map of pass.maps) recordMap(series, pass, map)
         if (pass.maps.length === 0) {
           for (const protocol of ["TCP", "non-TCP"]) {
-            yield* add(metrics.runs, 1, { family: pass.family, protocol, status: "uncompleted" })
+            series.add(metrics.runs, 1, { family: pass.family, protocol, status: "uncompleted" })
           }
         } else {
           const longest = Math.max(...pass.maps.map(({ longestCallMillis }) => longestCallMillis))
-          yield* set(metrics.longestCall, longest / 1000)
+          series.set(metrics.longestCall, longest / 1000)
         }
-        yield* set(metrics.serial, pass.serial)
+        series.set(metrics.serial, pass.serial)
       })
 
-const recordMap = Effect.fnUntraced(function* (pass: GcPass.GcPass, map: GcPass.MapPass) {
+const recordMap = (series: Writer, pass: GcPass.GcPass, map: GcPass.MapPass): void => {
+  const { add, observe, set } = series
   const { family } = pass
   const labels = { family, protocol: map.transport === "tcp" ? "TCP" : "non-TCP" }
   const status = map.completed ? "completed" : "uncompleted"
-  yield* add(metrics.runs, 1, { ...labels, status })
-  yield* Metric.update(Metric.withAttributes(metrics.duration, { ...labels, status }), map.millis / 1000)
+  add(metrics.runs, 1, { ...labels, status })
+  observe(metrics.duration, map.millis / 1000, { ...labels, status })
   if (map.completed && pass.owner === "global") {
     const alive = map.kept + map.refreshed + map.busy
-    yield* set(metrics.entries, alive, { ...labels, status: "alive" })
-    yield* set(metrics.entries, map.deleted, { ...labels, status: "deleted" })
+    set(metrics.entries, alive, { ...labels, status: "alive" })
+    set(metrics.entries, map.deleted, { ...labels, status: "deleted" })
   }
-  yield* add(metrics.fallbacks, map.fallbacks, labels)
-  yield* add(metrics.resets, map.restarts, { area: "conntrack", name: "dump_interrupts", family })
-  for (const reason of GcReason.names) yield* add(metrics.deleted, map.reasons[reason], { ...labels, reason })
+  add(metrics.fallbacks, map.fallbacks, labels)
+  add(metrics.resets, map.restarts, { area: "conntrack", name: "dump_interrupts", family })
+  for (const reason of GcReason.names) add(metrics.deleted, map.reasons[reason], { ...labels, reason })
   for (const direction of ["egress", "ingress"] as const) {
-    yield* add(metrics.natDeleted, map.nat[direction], { family, direction })
+    add(metrics.natDeleted, map.nat[direction], { family, direction })
   }
-  for (const outcome of ["refreshed", "restored", "vanished", "busy"] as const) {
-    yield* add(metrics[outcome], map[outcome])
-  }
-  yield* operations(map.map, {
+  for (const outcome of ["refreshed", "restored", "vanished", "busy"] as const) add(metrics[outcome], map[outcome])
+  operations(series, map.map, {
     "delete success": map.deleted + map.restored,
     "delete fail": map.vanished + map.busy,
     "update success": map.restored
   })
   if (pass.nat !== undefined) {
     const { egress, ingress, failed } = map.nat
-    yield* operations(pass.nat, { "delete success": egress + ingress, "delete fail": failed })
+    operations(series, pass.nat, { "delete success": egress + ingress, "delete fail": failed })
   }
-})
+}
 
-const operations = (map: string, counts: Readonly<Record<string, number>>): Effect.Effect<void> =>
-  Effect.forEach(
-    Object.entries(counts),
-    ([what, count]) => {
-      const [operation = "", outcome = ""] = what.split(" ")
-      return count === 0
-        ? Effect.void
-        : add(metrics.operations, count, { map_name: MapName.common(map), operation, outcome })
-    },
-    { discard: true }
-  )
+const operations = ({ add }: Writer, map: string, counts: Readonly<Record<string, number>>): void => {
+  for (const [what, count] of Object.entries(counts)) {
+    if (count === 0) continue
+    const [operation = "", outcome = ""] = what.split(" ")
+    add(metrics.operations, count, { map_name: MapName.common(map), operation, outcome })
+  }
+}
 
 /**
  * Adds a pass over a NAT map. A dry run changes nothing; the gauges of entries are those of whole orphan purges of the
@@ -173,32 +158,33 @@ const operations = (map: string, counts: Readonly<Record<string, number>>): Effe
 export const recordNat = (pass: NatPass.NatPass): Effect.Effect<void> =>
   pass.dryRun
     ? Effect.void
-    : Effect.gen(function* () {
+    : writing((series) => {
+        const { add, set } = series
         const { family } = pass
         if (pass.completed && pass.kind === "orphans" && pass.owner === "global") {
           for (const direction of ["ingress", "egress"] as const) {
-            yield* set(metrics.natEntries, pass[`${direction}Alive`], { family, direction, status: "alive" })
-            yield* set(metrics.natEntries, pass[`${direction}Deleted`], { family, direction, status: "deleted" })
+            set(metrics.natEntries, pass[`${direction}Alive`], { family, direction, status: "alive" })
+            set(metrics.natEntries, pass[`${direction}Deleted`], { family, direction, status: "deleted" })
           }
         }
-        for (const outcome of ["refreshed", "vanished", "busy"] as const) yield* add(metrics[outcome], pass[outcome])
-        yield* operations(pass.map, {
+        for (const outcome of ["refreshed", "vanished", "busy"] as const) add(metrics[outcome], pass[outcome])
+        operations(series, pass.map, {
           "delete success": NatPass.deleted(pass),
           "delete fail": pass.vanished + pass.busy
         })
-        yield* set(metrics.serial, pass.serial)
+        set(metrics.serial, pass.serial)
       })
 
 /** Counts a pass that the guard stopped. @since 0.1.0 */
-export const recordGuardStop: Effect.Effect<void> = add(metrics.guardStops, 1)
+export const recordGuardStop: Effect.Effect<void> = writing(({ add }) => add(metrics.guardStops, 1))
 
 /** Sets the interval that was decided, under Cilium's label `global`. @since 0.1.0 */
 export const recordInterval = (interval: Duration.Duration): Effect.Effect<void> =>
-  set(metrics.interval, Duration.toSeconds(interval), { global: "global" })
+  writing(({ set }) => set(metrics.interval, Duration.toSeconds(interval), { global: "global" }))
 
 /** Sets when a family's next pass is due, in milliseconds since the epoch. @since 0.1.0 */
 export const recordNextRun = (family: Family.Family, atMillis: number): Effect.Effect<void> =>
-  set(metrics.nextRun, atMillis / 1000, { family })
+  writing(({ set }) => set(metrics.nextRun, atMillis / 1000, { family }))
 
 /**
  * Exports how many entries slow observers were not told of, until the scope closes. Read when it is asked for.
@@ -211,7 +197,7 @@ export const exportLost = ({
   Effect.flatMap(Effect.context(), (context) =>
     Effect.acquireRelease(
       Effect.sync(() =>
-        Metric.registerUnsafe(metrics.lost, context, {
+        Metric.registerUnsafe(metrics.lost.of(), context, {
           get: () => ({ count: lost(), incremental: true }),
           update: () => {},
           modify: () => {}
@@ -226,11 +212,9 @@ export const exportLost = ({
  *
  * @since 0.1.0
  */
-export const initialise: Effect.Effect<void> = Effect.forEach(
-  [metrics.refreshed, metrics.restored, metrics.vanished, metrics.busy, metrics.guardStops],
-  (metric) => add(metric, 0),
-  { discard: true }
-)
+export const initialise: Effect.Effect<void> = writing(({ add }) => {
+  for (const name of ["refreshed", "restored", "vanished", "busy", "guardStops"] as const) add(metrics[name], 0)
+})
 
 /** The value of one series: for a histogram, how often it was observed and the sum. @since 0.1.0 */
 export interface Series {

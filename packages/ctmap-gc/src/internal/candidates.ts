@@ -45,9 +45,13 @@ export class Candidates implements CompareAndDelete.Candidates {
     this.#valueWords = new DataView(this.values.buffer)
   }
 
-  /** These, or where they have less room than is asked for, empty ones that have it. */
+  /**
+   * These, or where they have less room than is asked for, empty ones that have it. Beginning with none costs a small
+   * table nothing: memory for a thousand entries takes longer to clear than such a table to read.
+   */
   withRoom(rows: number): Candidates {
-    return rows <= this.capacity ? this : new Candidates(this.#about, this.compared, rows)
+    if (rows <= this.capacity) return this
+    return new Candidates(this.#about, this.compared, Math.max(rows, 2 * this.capacity))
   }
 
   /** The same entries in memory that is no larger than they are. */

@@ -32,7 +32,7 @@ export const makeDeleter = (
     const load = yield* Effect.cached(Effect.provide(plan.programs.compareAndDelete(map, engineOf(plan)), context))
     const loadNat = yield* Effect.cached(Effect.provide(natCleaner(target, plan), context))
     const finish = finisher(target, plan, tally)
-    const gone = new Candidates({ family, release: target.release }, "presence", 1024)
+    let gone = new Candidates({ family, release: target.release }, "presence", 0)
 
     /** One call into the kernel and all that follows: nothing interrupts it, so nothing is deleted and then forgotten. */
     const step = (
@@ -47,6 +47,7 @@ export const makeDeleter = (
         const rc = deleter.run(candidates, candidates.compared, from, count)
         tally.called(performance.now() - before)
         tally.addCompared(deleter.totals)
+        gone = gone.withRoom(count)
         gone.takeDeleted(candidates, from, rc < 0 ? judged(deleter.totals) : count)
         const cleaned = gone.count === 0 ? undefined : nat?.(gone)
         if (cleaned !== undefined) tally.addNat(typeof cleaned === "number" ? cleanedUpTo(gone) : cleaned)

@@ -181,7 +181,7 @@ const finder = (
   tally: MapTally
 ): ((columns: CtColumns.CtColumns) => ReadonlyArray<Candidates>) => {
   const about = { family: ct.family, release }
-  let lists = [new Candidates(about, "lifetime", 1024), new Candidates(about, "presence", 0)] as const
+  let lists = [new Candidates(about, "lifetime", 0), new Candidates(about, "presence", 0)] as const
   let kept = new Uint32Array(0)
   const wanted: Array<number> = Array.from({ length: judge.requests }, () => 0)
   return (columns) => {

@@ -55,9 +55,12 @@ const chunkOf = ({ info: { maxEntries } }: BpfMap.BpfMap, { batchSize, callTarge
   return ChunkSize.make(first, Math.min(first, LEAST), most, callTarget ?? ChunkSize.targetOf(maxEntries))
 }
 
+/** Memory that the kernel writes before anybody reads it: not cleared, which would take longer than a small map takes to read. */
+const uncleared = (bytes: number): Uint8Array<ArrayBuffer> => new Uint8Array(Buffer.allocUnsafeSlow(bytes).buffer)
+
 const buffers = (map: BpfMap.BpfMap, entries: number): Filled => ({
-  keys: new Uint8Array(entries * map.info.keySize),
-  values: new Uint8Array(entries * map.info.valueSize),
+  keys: uncleared(entries * map.info.keySize),
+  values: uncleared(entries * map.info.valueSize),
   count: 0
 })
 
