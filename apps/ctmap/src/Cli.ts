@@ -8,9 +8,10 @@ import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Flags from "./Flags.ts"
+import { status } from "./AgentCommands.ts"
 import { cluster } from "./ClusterCommands.ts"
 import { flush, gc, natFlush, natOrphans, purge, retries, watch } from "./CollectCommands.ts"
-import { lazily, root } from "./Root.ts"
+import { agentically, lazily, root, unlessAgent } from "./Root.ts"
 
 const list = Command.make(
   "list",
@@ -24,9 +25,15 @@ const list = Command.make(
     sort: Flags.sort("expires, packets, bytes, reported, sport, dport, identity, revnat or protocol")
   },
   (options) =>
-    lazily(
-      () => import("./commands/list.ts"),
-      ({ list: run }, at) => run(at, options)
+    unlessAgent(
+      lazily(
+        () => import("./commands/list.ts"),
+        ({ list: run }, at) => run(at, options)
+      ),
+      agentically(
+        () => import("./agent/list.ts"),
+        ({ list: run }, agent) => run(agent, options)
+      )
     )
 ).pipe(
   Command.withAlias("ls"),
@@ -110,9 +117,15 @@ const maps = Command.make(
     output: Flags.reportFormat
   },
   (options) =>
-    lazily(
-      () => import("./commands/maps.ts"),
-      ({ maps: run }, at) => run(at, options)
+    unlessAgent(
+      lazily(
+        () => import("./commands/maps.ts"),
+        ({ maps: run }, at) => run(at, options)
+      ),
+      agentically(
+        () => import("./agent/maps.ts"),
+        ({ maps: run }, agent) => run(agent, options)
+      )
     )
 ).pipe(
   Command.withDescription("Shows what is pinned: type, sizes, fill, memory, layout, clock, and what looks wrong."),
@@ -191,9 +204,15 @@ const natList = Command.make(
     sort: Flags.sort("created, sport, dport, xport or protocol")
   },
   (options) =>
-    lazily(
-      () => import("./commands/list.ts"),
-      ({ natList: run }, at) => run(at, options)
+    unlessAgent(
+      lazily(
+        () => import("./commands/list.ts"),
+        ({ natList: run }, at) => run(at, options)
+      ),
+      agentically(
+        () => import("./agent/list.ts"),
+        ({ natList: run }, agent) => run(agent, options)
+      )
     )
 ).pipe(
   Command.withAlias("ls"),
@@ -353,6 +372,7 @@ export const cli = root.pipe(
     stats,
     top,
     watch,
+    status,
     gc,
     purge,
     flush,

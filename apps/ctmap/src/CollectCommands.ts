@@ -6,7 +6,7 @@
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Flags from "./Flags.ts"
-import { lazily } from "./Root.ts"
+import { agentically, lazily, unlessAgent } from "./Root.ts"
 
 /** @since 0.1.0 */
 export const natFlush = Command.make(
@@ -39,9 +39,15 @@ export const natOrphans = Command.make(
   "purge-orphans",
   { ...Flags.selection, ...Flags.passing, output: Flags.reportFormat },
   (options) =>
-    lazily(
-      () => import("./commands/natPurge.ts"),
-      ({ purgeOrphans: run }, at) => run(at, options)
+    unlessAgent(
+      lazily(
+        () => import("./commands/natPurge.ts"),
+        ({ purgeOrphans: run }, at) => run(at, options)
+      ),
+      agentically(
+        () => import("./agent/collect.ts"),
+        ({ purgeOrphans: run }, agent) => run(agent, options)
+      )
     )
 ).pipe(
   Command.withDescription(
@@ -85,9 +91,15 @@ export const gc = Command.make(
   "gc",
   { ...Flags.selection, ...Flags.clock, ...Flags.passing, where: Flags.where, output: Flags.reportFormat },
   (options) =>
-    lazily(
-      () => import("./commands/gc.ts"),
-      ({ gc: run }, at) => run(at, options)
+    unlessAgent(
+      lazily(
+        () => import("./commands/gc.ts"),
+        ({ gc: run }, at) => run(at, options)
+      ),
+      agentically(
+        () => import("./agent/collect.ts"),
+        ({ gc: run }, agent) => run(agent, options)
+      )
     )
 ).pipe(
   Command.withDescription(
@@ -144,9 +156,15 @@ export const purge = Command.make(
     output: Flags.reportFormat
   },
   (options) =>
-    lazily(
-      () => import("./commands/gc.ts"),
-      ({ purge: run }, at) => run(at, options)
+    unlessAgent(
+      lazily(
+        () => import("./commands/gc.ts"),
+        ({ purge: run }, at) => run(at, options)
+      ),
+      agentically(
+        () => import("./agent/collect.ts"),
+        ({ purge: run }, agent) => run(agent, options)
+      )
     )
 ).pipe(
   Command.withDescription(
@@ -165,12 +183,14 @@ export const watch = Command.make(
     ...Flags.selection,
     ...Flags.clock,
     where: Flags.where,
-    interval: Flags.number("interval", "SECONDS", "Time between two passes (default 5)", 86_400).pipe(
-      Flag.map((n) => n ?? 5)
-    ),
+    interval: Flags.number("interval", "SECONDS", "Time between two passes (default 5)", 86_400),
     passes: Flags.number("passes", "N", "End after so many passes (default: go on)"),
     backlog: Flags.yes("backlog", "Begin with what has expired already"),
     budget: Flags.passing.budget,
+    reconnect: Flag.Boolean("reconnect").pipe(
+      Flag.withDefault(true),
+      Flag.withDescription("With --agent, wait for an agent that stops; --no-reconnect ends with 1 (default yes)")
+    ),
     output: Flag.Literals("output", ["text", "ndjson"]).pipe(
       Flag.withAlias("o"),
       Flag.withDefault("text"),
@@ -178,16 +198,24 @@ export const watch = Command.make(
     )
   },
   (options) =>
-    lazily(
-      () => import("./commands/watch.ts"),
-      ({ watch: run }, at) => run(at, options)
+    unlessAgent(
+      lazily(
+        () => import("./commands/watch.ts"),
+        ({ watch: run }, at) => run(at, options)
+      ),
+      agentically(
+        () => import("./agent/watch.ts"),
+        ({ watch: run }, agent) => run(agent, options)
+      )
     )
 ).pipe(
   Command.withDescription(
-    "Shows entries as they become due for collection, by dry passes of its own. Deletes nothing."
+    "Shows entries as they become due for collection, by dry passes of its own; with --agent, what that deletes, live. " +
+      "Deletes nothing."
   ),
   Command.withExamples([
     { command: "ctmap watch --where 'dport 443'", description: "HTTPS connections as they end" },
-    { command: "ctmap watch -o ndjson --backlog --passes 1", description: "What a collection would take now" }
+    { command: "ctmap watch -o ndjson --backlog --passes 1", description: "What a collection would take now" },
+    { command: "ctmap watch --agent --where 'dst 10.0.1.99'", description: "What ctmap-agent deletes, and why" }
   ])
 )

@@ -1,8 +1,6 @@
 /**
- * Runs over the entries of maps: select, limit or sort, hand on. What `list`, `count`, `stats`, `top` and `nat list` share.
- *
- * One batch of a map is in memory at a time, and with `--sort` as many entries as are kept; nothing else grows with the
- * tables.
+ * Runs over the entries of maps: select, and hand on a batch at a time. What `list`, `count`, `stats`, `top` and
+ * `nat list` share.
  *
  * @since 0.1.0
  */
@@ -12,9 +10,9 @@ import * as FilterParser from "ctmap-core/FilterParser"
 import * as FilterPredicate from "ctmap-core/FilterPredicate"
 import { secondsPerUnit } from "ctmap-core/CtTime"
 import * as NatColumnsModule from "ctmap-core/NatColumns"
-import * as Rows from "ctmap-core/Rows"
 import type { Bpf } from "ctmap-kernel/Bpf"
 import type { BpfError } from "ctmap-kernel/BpfError"
+import type { BpfMap } from "ctmap-kernel/BpfMap"
 import type * as CtPair from "ctmap-kernel/CtPair"
 import { UnknownLayout } from "ctmap-kernel/Dump"
 import * as KernelClock from "ctmap-kernel/KernelClock"
@@ -26,11 +24,11 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { identity } from "effect/Function"
-import { Best } from "./Best.ts"
 import type { Reading } from "./Clock.ts"
 import type { Release } from "ctmap-core"
 import type * as Order from "./Order.ts"
 import * as Output from "./Output.ts"
+import * as Printing from "./Printing.ts"
 import * as Progress from "./Progress.ts"
 import type { Columns, Renderer, Table } from "./render/Renderer.ts"
 
@@ -39,6 +37,7 @@ type Predicate<C extends Columns> = (columns: C, row: number) => boolean
 
 /** A table, and which of its rows are meant; all of them without a predicate. @since 0.1.0 */
 export interface Source<C extends Columns> extends Table<C> {
+  readonly map: BpfMap
   readonly predicate: Predicate<C> | undefined
 }
 
@@ -98,12 +97,6 @@ export const parse = (where: string | undefined): Effect.Effect<Filter.Filter | 
 const timeOf = (clock: Reading | undefined): { readonly now?: number; readonly secondsPerUnit?: number } =>
   clock === undefined ? {} : { now: clock.now, secondsPerUnit: secondsPerUnit(clock.source) }
 
-/** The rows of a batch that are meant. @since 0.1.0 */
-export interface Selected {
-  readonly rows: Uint32Array
-  readonly count: number
-}
-
 /**
  * Calls `use` for each batch of a source, with the columns bound to it. `use` answers whether to go on.
  *
@@ -112,7 +105,7 @@ export interface Selected {
 const forEach = <C extends Columns, E, R>(
   source: Source<C>,
   progress: Progress.Progress,
-  use: (selected: Selected) => Effect.Effect<boolean, E, R>
+  use: (selected: Printing.Selected) => Effect.Effect<boolean, E, R>
 ): Effect.Effect<void, BpfError | Scan.Incomplete | E, Bpf | R> => {
   let every = new Uint32Array(0)
   let rows = new Uint32Array(0)
@@ -145,7 +138,7 @@ class Enough extends Data.TaggedError("Enough") {}
 /** As {@link forEach} over all sources, with a plain function of every batch. @since 0.1.0 */
 export const forEachRow = <C extends Columns>(
   sources: ReadonlyArray<Source<C>>,
-  use: (source: Source<C>, selected: Selected) => void
+  use: (source: Source<C>, selected: Printing.Selected) => void
 ): Effect.Effect<void, BpfError | Scan.Incomplete, Bpf | Output.Output> =>
   Effect.gen(function* () {
     const progress = yield* Progress.make({ mixes: false })
@@ -160,97 +153,25 @@ export const forEachRow = <C extends Columns>(
   }).pipe(Effect.provide(MapIterator.layer))
 
 /** What to print. @since 0.1.0 */
-export interface Printing<C extends Columns> {
+interface Entries<C extends Columns> {
   readonly sources: ReadonlyArray<Source<C>>
   readonly renderer: Renderer<C>
   readonly limit: number | undefined
   readonly order: Order.Order<C> | undefined
 }
 
-/** Entries that `--sort` keeps when `--limit` says nothing. @since 0.1.0 */
-const SORT_LIMIT = 1000
-
-/** Prints entries and returns how many. @since 0.1.0 */
-export const print = <C extends Columns>(
-  printing: Printing<C>
-): Effect.Effect<number, BpfError | Scan.Incomplete | Output.WriteError, Bpf | Output.Output> =>
-  Output.writingBehind((write) =>
-    Effect.gen(function* () {
-      const { renderer } = printing
-      let printed = 0
-      /** Rows of the batch that a source is bound to. */
-      const put: Put<C> = (source, { rows, count }) =>
-        Effect.gen(function* () {
-          if (count === 0) return
-          if (printed === 0 && renderer.open !== "") yield* write(renderer.open)
-          printed += count
-          renderer.bind(source, rows, count)
-          for (let bytes = renderer.next(); bytes !== undefined; bytes = renderer.next()) yield* write(bytes)
-        })
-      yield* printing.order === undefined ? inOrder(printing, put, write) : sorted(printing, printing.order, put)
-      const end = printed === 0 ? renderer.empty : renderer.close
-      if (end !== "") yield* write(end)
-      return printed
-    })
-  )
-
-type Put<C extends Columns> = (source: Source<C>, selected: Selected) => Effect.Effect<void, Output.WriteError>
-
-const inOrder = <C extends Columns>(
-  { sources, renderer, limit = Infinity }: Printing<C>,
-  put: Put<C>,
-  write: Output.WriteBehind
-): Effect.Effect<void, BpfError | Scan.Incomplete | Output.WriteError, Bpf | Output.Output> =>
-  Effect.gen(function* () {
-    const progress = yield* Progress.make({ mixes: true })
-    let left = limit
-    for (const source of sources) {
-      if (left <= 0) return
-      yield* forEach(source, progress, ({ rows, count }) => {
-        const wanted = Math.min(count, left)
-        left -= wanted
-        return Effect.as(put(source, { rows, count: wanted }), left > 0)
-      }).pipe(Effect.ensuring(progress.end))
-      if (renderer.endTable !== "") yield* write(renderer.endTable)
-    }
+/** Prints entries of maps and returns how many. @since 0.1.0 */
+export const print = <C extends Columns>({
+  sources,
+  ...how
+}: Entries<C>): Effect.Effect<number, BpfError | Scan.Incomplete | Output.WriteError, Bpf | Output.Output> =>
+  Printing.print({
+    ...how,
+    sources: sources.map((source): Printing.Source<C, BpfError | Scan.Incomplete, Bpf> => ({
+      forEach: (progress, use) => forEach(source, progress, (selected) => use(source, selected))
+    }))
     // A few entries are there before an iterator's program is loaded.
-  }).pipe(limit === Infinity ? Effect.provide(MapIterator.layer) : identity)
-
-interface Kept<C extends Columns> {
-  readonly source: Source<C>
-  readonly key: Uint8Array
-  readonly value: Uint8Array
-}
-
-const only = Uint32Array.of(0)
-
-const sorted = <C extends Columns>(
-  { sources, limit = SORT_LIMIT }: Printing<C>,
-  order: Order.Order<C>,
-  put: Put<C>
-): Effect.Effect<void, BpfError | Scan.Incomplete | Output.WriteError, Bpf | Output.Output> =>
-  Effect.gen(function* () {
-    const best = new Best<Kept<C>>(limit)
-    yield* forEachRow(sources, (source, { rows, count }) => {
-      const { columns } = source
-      for (let i = 0; i < count; i++) {
-        const row = rows[i]!
-        best.offer(order(columns, row), () => ({
-          source,
-          key: columns.keyBytes(row).slice(),
-          value: columns.valueBytes(row).slice()
-        }))
-      }
-    })
-    for (const { source, key, value } of best.sorted()) {
-      const sizes = { keySize: key.byteLength, valueSize: value.byteLength, count: 1 }
-      source.columns.bind(Rows.separate(key, value, sizes))
-      yield* put(source, { rows: only, count: 1 })
-    }
-    if (best.offered > limit) {
-      yield* Output.note(`ctmap: the first ${limit} of ${best.offered} entries; --limit keeps more of them in memory`)
-    }
-  })
+  }).pipe(how.order === undefined && how.limit !== undefined ? identity : Effect.provide(MapIterator.layer))
 
 /**
  * Says so where a table's times do not fit the clock: what is printed of time then means nothing.

@@ -50,6 +50,13 @@ export class FileFailed extends Schema.TaggedError<FileFailed>()("FileFailed", {
   }
 }
 
+/** The agent could not do what it was asked for, or would not for us. @since 0.1.0 */
+export class AgentFailed extends Schema.TaggedError<AgentFailed>()("AgentFailed", { why: Schema.String }) {
+  override get message(): string {
+    return this.why
+  }
+}
+
 /** A part of the program is missing, unreadable or broken. @since 0.1.0 */
 export class Unloadable extends Schema.TaggedError<Unloadable>()("Unloadable", { cause: Schema.Defect() }) {
   override get message(): string {

@@ -59,16 +59,50 @@ const duration = (name: string, otherwise: string, description: string): Flag.Fl
     )
   )
 
-/** Where the maps are. @since 0.1.0 */
+/** Where the maps are, and whether the command line says so. @since 0.1.0 */
 export const bpffsRoot = Flag.String("bpffs-root").pipe(
   Flag.withMetavar("DIR"),
-  Flag.withFallbackConfig(Config.String("CTMAP_BPFFS_ROOT")),
-  Flag.withDefault("/sys/fs/bpf"),
+  Flag.map((directory) => ({ directory, isGiven: true })),
+  Flag.withFallbackConfig(
+    Config.map(Config.String("CTMAP_BPFFS_ROOT"), (directory) => ({ directory, isGiven: false }))
+  ),
+  Flag.withDefault({ directory: "/sys/fs/bpf", isGiven: false }),
   Flag.filter(
-    (directory) => directory !== "",
+    ({ directory }) => directory !== "",
     () => "the directory that contains tc/globals, not an empty name"
   ),
   Flag.withDescription("The directory that contains tc/globals (environment: CTMAP_BPFFS_ROOT; default /sys/fs/bpf)")
+)
+
+/** What a bare `--agent` is read as. */
+const ITS_PLACE = "default"
+
+/** Which agent to ask, if one is asked; `at` is absent for the one that is where agents are. @since 0.1.0 */
+export const agent = maybe(
+  Flag.String("agent").pipe(
+    Flag.withOptionalValue(ITS_PLACE),
+    Flag.withMetavar("SOCKET|URL"),
+    Flag.filter(
+      (at) => at !== "",
+      () => "the path of a socket or a URL, or --agent without a value"
+    ),
+    Flag.map((at) => ({ at: at === ITS_PLACE ? undefined : at })),
+    Flag.withDescription(
+      "Ask ctmap-agent in place of reading the maps: list, nat list, maps, gc, purge, nat purge-orphans, watch, status " +
+        "(default: what CTMAP_AGENT_SOCKET names, else /run/ctmap/agent.sock)"
+    )
+  )
+)
+
+/** Never printed. @since 0.1.0 */
+export const token = maybe(
+  Flag.Redacted("token").pipe(
+    Flag.withMetavar("TOKEN"),
+    Flag.withDescription(
+      "For an agent that is asked over TCP. Others on this host can see it in the list of processes: better in " +
+        "CTMAP_AGENT_TOKEN"
+    )
+  )
 )
 
 /** How to read tables that do not show their release. @since 0.1.0 */

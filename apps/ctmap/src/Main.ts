@@ -13,6 +13,7 @@ import * as Completions from "effect/cli/Completions"
 import * as GlobalFlag from "effect/cli/GlobalFlag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import { joinAgent } from "./Arguments.ts"
 import { cli } from "./Cli.ts"
 import { codeOf, exit, firstLine } from "./Failure.ts"
 import { Output } from "./Output.ts"
@@ -21,7 +22,7 @@ import { Output } from "./Output.ts"
 export const main = (args: ReadonlyArray<string>): Effect.Effect<number, never, Output | Command.Environment> =>
   Effect.gen(function* () {
     const output = yield* Output
-    return yield* Command.runWith(cli, { version: version() })(args).pipe(
+    return yield* Command.runWith(cli, { version: version() })(joinAgent(args)).pipe(
       Effect.as(exit.done),
       Effect.catchCause((cause) => ended(cause, output)),
       Effect.provideService(CliOutput.Presenter, presenter(output)),

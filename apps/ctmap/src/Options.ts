@@ -4,6 +4,15 @@
  * @since 0.1.0
  */
 import type { Family, Release } from "ctmap-core"
+import type * as Redacted from "effect/Redacted"
+
+/** Which agent is asked. @since 0.1.0 */
+export interface Agent {
+  /** The path of its socket, or its URL; absent for where agents are unless the environment says otherwise. */
+  readonly at: string | undefined
+  /** For TCP. */
+  readonly token: Redacted.Redacted | undefined
+}
 
 /** Which maps. @since 0.1.0 */
 export interface Selection {

@@ -59,7 +59,8 @@ export const familyOf = (ip: PurgeTarget["ip"]): "ipv4" | "ipv6" | "all" => {
   return families.size === 1 && only !== undefined ? only : "all"
 }
 
-const list = (values: ReadonlyArray<string>): ReadonlyArray<string> =>
+/** Values of a flag that may be repeated, and hold several each. @since 0.1.0 */
+export const list = (values: ReadonlyArray<string>): ReadonlyArray<string> =>
   values.flatMap((value) => value.split(",")).map((value) => value.trim())
 
 /** A value is one word: with blanks or braces it could be another filter than it seems. */

@@ -20,6 +20,8 @@ export const run = (
     readonly bpf?: Bpf.Calls | undefined
     /** Hears of every remark when it is made. */
     readonly onNote?: (line: string) => void
+    /** Hears whenever data has been written. */
+    readonly onData?: () => void
     /** Why the standard output cannot be written, if it cannot. */
     readonly unwritable?: () => WriteError | undefined
   } = {}
@@ -33,6 +35,7 @@ export const run = (
           const why = options.unwritable?.()
           if (why !== undefined) return Effect.fail(why)
           stdout.push(Buffer.from(data))
+          options.onData?.()
           return Effect.void
         }),
       note: (line) =>

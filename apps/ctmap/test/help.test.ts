@@ -14,7 +14,12 @@ const commands = [
   ["stats"],
   ["top"],
   ["nat"],
+  ["watch"],
+  ["status"],
+  ["gc"],
+  ["purge"],
   ["nat", "list"],
+  ["nat", "purge-orphans"],
   ["cluster"],
   ["cluster", "list"],
   ["cluster", "create"],
@@ -67,6 +72,7 @@ describe("help", () => {
         const { code, stdout } = yield* run(["--completions", shell])
         assert.strictEqual(code, 0)
         assert.include(stdout, "snapshot")
+        assert.include(stdout, "agent")
       }
     })
   )

@@ -257,6 +257,29 @@ describe("our JSON", () => {
     }
   )
 
+  it.prop(
+    "tells all of itself: a record of its bytes is the record again",
+    [bytesOf(38), bytesOf(56), Arbitrary.schema(Release.Release), Arbitrary.schema(Family.Family)],
+    ([k, v, release, family]) => {
+      const key = Uint8Array.from(k.slice(0, Tuple.shape(family).size))
+      const record = CtJson.ctRecord(ct(release, key, Uint8Array.from(v)), 0)
+      const bytes = Result.getOrThrow(CtJson.ctBytes(JSON.parse(JSON.stringify(record)) as CtJson.CtRecord))
+      assert.deepStrictEqual(bytes.key, key)
+      assert.deepStrictEqual(CtJson.ctRecord(ct(release, bytes.key, bytes.value), 0), record)
+      const mapping = CtJson.natRecord(nat(key, Uint8Array.from(v.slice(0, NatEntry.shape(family).size))), 0)
+      const entryBytes = Result.getOrThrow(CtJson.natBytes(JSON.parse(JSON.stringify(mapping)) as CtJson.NatRecord))
+      assert.deepStrictEqual(entryBytes.key, key)
+      assert.deepStrictEqual(CtJson.natRecord(nat(entryBytes.key, entryBytes.value), 0), mapping)
+    }
+  )
+
+  it("with an address that is none, or of the other family, is no entry", () => {
+    const record = CtJson.ctRecord(ct("1.17", cliKey4, entry("zero")), 0)
+    for (const address of ["10.0.0", "fd00::1", "10.0.0.256", ""]) {
+      assert.isTrue(Result.isFailure(CtJson.ctBytes({ ...record, source: { address, port: 1 } })), address)
+    }
+  })
+
   it("has a published JSON Schema that is not stale", () => {
     const published = readFileSync(new URL("../schema/ctmap-record.schema.json", import.meta.url), "utf8")
     assert.deepStrictEqual(JSON.parse(published), JSON.parse(JSON.stringify(CtJson.jsonSchema())))
@@ -310,4 +333,25 @@ describe("our JSON", () => {
     }
     assert.strictEqual(records, 6899)
   })
+
+  for (const set of Recorded.setNames) {
+    it(`${set}: of what a datapath wrote, loses nothing`, () => {
+      for (const [map, table] of Recorded.tables(set, "before")) {
+        const family = table.keySize === 14 ? "ipv4" : "ipv6"
+        const rows = Rows.separate(table.keys, table.values, table)
+        const columns = map.startsWith("cilium_snat")
+          ? new NatColumns.NatColumns({ family, release: "1.17" }).bind(rows)
+          : new CtColumns.CtColumns({ family, release: "1.17" }).bind(rows)
+        for (let i = 0; i < table.count; i++) {
+          const { key, value } = Result.getOrThrow(
+            columns instanceof NatColumns.NatColumns
+              ? CtJson.natBytes(CtJson.natRecord(columns, i))
+              : CtJson.ctBytes(CtJson.ctRecord(columns, i))
+          )
+          assert.strictEqual(toHex(key), toHex(columns.keyBytes(i)))
+          assert.strictEqual(toHex(value), toHex(columns.valueBytes(i)))
+        }
+      }
+    })
+  }
 })

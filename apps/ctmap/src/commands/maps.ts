@@ -23,6 +23,7 @@ import { NotFound } from "../Failure.ts"
 import * as Kernel from "../Kernel.ts"
 import * as MapMemory from "../MapMemory.ts"
 import type { ClockOptions, Selection as SelectionOptions } from "../Options.ts"
+import { mapFields, NEARLY_FULL, typeNames } from "../render/mapFields.ts"
 import * as Report from "../render/Report.ts"
 import * as Selection from "../Selection.ts"
 
@@ -32,24 +33,6 @@ export interface MapsOptions extends ClockOptions, Pick<SelectionOptions, "relea
   /** Read the maps to count their entries. */
   readonly entries: boolean
 }
-
-/** A map that has more than this of its room in use is about to evict. */
-const NEARLY_FULL = 0.9
-
-const columns: ReadonlyArray<Report.Field> = [
-  { key: "map", title: "MAP" },
-  { key: "owner", title: "OWNER" },
-  { key: "type", title: "TYPE" },
-  { key: "keySize", title: "KEY", align: "right" },
-  { key: "valueSize", title: "VALUE", align: "right" },
-  { key: "maxEntries", title: "MAX", align: "right" },
-  { key: "entries", title: "ENTRIES", align: "right" },
-  { key: "fill", title: "FILL", align: "right", show: Report.percent },
-  { key: "memoryBytes", title: "MEMORY", align: "right", show: Report.bytes },
-  { key: "layout", title: "LAYOUT" },
-  { key: "clock", title: "CLOCK" },
-  { key: "health", title: "HEALTH", show: (cell) => (Array.isArray(cell) && cell.length > 0 ? cell.join("; ") : "ok") }
-]
 
 /** @since 0.1.0 */
 export const maps = (root: string, options: MapsOptions) =>
@@ -69,7 +52,7 @@ export const maps = (root: string, options: MapsOptions) =>
           Effect.catch((error) => Effect.succeed(unreadable(pin, error.message)))
         )
       )
-      yield* Report.print(options.output, columns, rows)
+      yield* Report.print(options.output, mapFields, rows)
     })
   )
 
@@ -162,10 +145,3 @@ const tableOf = (map: BpfMap.BpfMap, { table, family }: Kind, clock: Clock.Readi
 
 const isHash = ({ info }: BpfMap.BpfMap): boolean =>
   info.type === MapSpec.mapType.lruHash || info.type === MapSpec.mapType.hash
-
-const typeNames: ReadonlyMap<number, string> = new Map(
-  Object.entries(MapSpec.mapType).map(([name, number]) => [
-    number,
-    name.replaceAll(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)
-  ])
-)

@@ -3,9 +3,7 @@
  *
  * @since 0.1.0
  */
-import type { CtColumns } from "ctmap-core"
 import * as CtJson from "ctmap-core/CtJson"
-import * as CtText from "ctmap-core/CtText"
 import * as CtMapSources from "ctmap-gc/CtMapSources"
 import * as GcEngine from "ctmap-gc/GcEngine"
 import * as GcEvents from "ctmap-gc/GcEvents"
@@ -16,23 +14,27 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Clock from "../Clock.ts"
 import * as Entries from "../Entries.ts"
+import { UsageError } from "../Failure.ts"
 import * as Failures from "../Failures.ts"
 import * as Kernel from "../Kernel.ts"
 import type { ClockOptions, Selection } from "../Options.ts"
 import * as Output from "../Output.ts"
 import * as Pairs from "../Pairs.ts"
+import { eventLine } from "../render/eventLine.ts"
 
 /** @since 0.1.0 */
 export interface WatchOptions extends Selection, ClockOptions {
   readonly where: string | undefined
   readonly output: "text" | "ndjson"
-  /** Seconds between two passes. */
-  readonly interval: number
+  /** Seconds between two passes; absent for 5. */
+  readonly interval: number | undefined
   /** Passes to make; absent for no end. */
   readonly passes: number | undefined
   /** Tell of what is due already, too. */
   readonly backlog: boolean
   readonly budget: number
+  /** Of an agent: wait for one that stops, and go on. */
+  readonly reconnect: boolean
 }
 
 /**
@@ -46,6 +48,7 @@ export const watch = (root: string, options: WatchOptions) =>
   Kernel.provide(
     root,
     Effect.gen(function* () {
+      if (!options.reconnect) return yield* new UsageError({ problem: "--no-reconnect is for --agent" })
       const within = yield* Entries.parse(options.where)
       const first = yield* Clock.read(options)
       /** Up to which time of each pair everything has been told. */
@@ -80,7 +83,7 @@ export const watch = (root: string, options: WatchOptions) =>
         const goesOn = made > 1 && !isLast
         yield* Effect.flatten(look).pipe(goesOn ? Effect.catchIf(isOfTheTables, remark) : (failure) => failure)
         if (isLast) return
-        yield* Effect.sleep(Duration.seconds(options.interval))
+        yield* Effect.sleep(Duration.seconds(options.interval ?? 5))
       }
     }).pipe(Effect.provide(MapIterator.layer))
   )
@@ -100,12 +103,7 @@ const tell = (event: GcEvents.Deleted, since: number, clock: Clock.Reading, outp
     text +=
       output === "ndjson"
         ? `${JSON.stringify({ event: "due", reason, ...CtJson.ctRecord(columns, row, { map: event.map, clock }) })}\n`
-        : lineOf(columns, row, event.map, reason)
+        : eventLine(columns, row, event.map, reason)
   }
   return text === "" ? Effect.void : Output.write(text)
-}
-
-const lineOf = (columns: CtColumns.CtColumns, row: number, map: string, reason: string): string => {
-  const { key, entry } = columns.record(row)
-  return `${map}: ${reason}: ${CtText.line(key, entry)?.trimEnd() ?? CtText.keyString(key)}\n`
 }

@@ -6,7 +6,6 @@
  * @since 0.1.0
  */
 import type { CtColumns, NatColumns } from "ctmap-core"
-import type { BpfMap } from "ctmap-kernel/BpfMap"
 import { type Column, TextTable } from "./TextTable.ts"
 
 /** @since 0.1.0 */
@@ -14,7 +13,7 @@ export type Columns = CtColumns.CtColumns | NatColumns.NatColumns
 
 /** A map whose entries are read through `columns`, which are bound to each batch in turn. @since 0.1.0 */
 export interface Table<C extends Columns> {
-  readonly map: BpfMap
+  readonly map: { readonly name: string }
   readonly columns: C
   /** Lines of a map that belongs to an endpoint leave out the endpoint. */
   readonly local: boolean

@@ -1,0 +1,236 @@
+/**
+ * Tables as an agent lists them: which are meant, and their entries as rows, for the renderers that know only rows.
+ *
+ * @since 0.1.0
+ */
+import { AgentAnswer, type AgentError, type ListingIncomplete } from "ctmap-api/AgentClient"
+import type { CtColumns, Family, NatColumns } from "ctmap-core"
+import * as CtColumnsModule from "ctmap-core/CtColumns"
+import * as CtJson from "ctmap-core/CtJson"
+import * as MapKind from "ctmap-core/MapKind"
+import * as MapName from "ctmap-core/MapName"
+import * as NatColumnsModule from "ctmap-core/NatColumns"
+import * as Protocol from "ctmap-core/Protocol"
+import * as Rows from "ctmap-core/Rows"
+import * as Data from "effect/Data"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import { NotFound, UsageError } from "../Failure.ts"
+import type { Selection } from "../Options.ts"
+import type * as Printing from "../Printing.ts"
+import type { Columns, Table } from "../render/Renderer.ts"
+import type { Client } from "./Connection.ts"
+
+/** A table of the agent's host. @since 0.1.0 */
+export interface AgentTable {
+  readonly name: string
+  readonly family: Family.Family
+  readonly isLocal: boolean
+  readonly capacity: number
+}
+
+/** What is read of a table: entries of one kind. @since 0.1.0 */
+export type Kind = "CT" | "NAT"
+
+/**
+ * The tables of a selection that are pinned where the agent looks, in the order of every listing. Errors: `UsageError`
+ * for a selection that is none, `NotFound` where nothing of it is pinned.
+ *
+ * @since 0.1.0
+ */
+export const choose = (
+  client: Client,
+  kind: Kind,
+  selection: Selection
+): Effect.Effect<ReadonlyArray<AgentTable>, AgentError | NotFound | UsageError> =>
+  Effect.gen(function* () {
+    const wanted = yield* wantedNames(kind, selection)
+    const { maps, root } = yield* client.maps
+    const pinned = new Map(maps.map((map) => [map.name, map]))
+    const missing = wanted.filter((name) => !pinned.has(name))
+    if (missing.length === wanted.length || (selection.map.length > 0 && missing.length > 0)) {
+      const what = `${missing.join(", ")} ${missing.length === 1 ? "is" : "are"} not pinned in ${root}/tc/globals`
+      return yield* new NotFound({
+        what: `${what}, says the agent at ${client.at}: \`ctmap maps --agent\` lists what is there`
+      })
+    }
+    return wanted.flatMap((name): ReadonlyArray<AgentTable> => {
+      const map = pinned.get(name)
+      const denoted = MapName.parse(name)
+      if (map === undefined || denoted === undefined) return []
+      const family = "family" in denoted ? denoted.family : "kind" in denoted ? denoted.kind.family : undefined
+      if (family === undefined) return []
+      return [{ name, family, isLocal: denoted._tag === "Local", capacity: map.capacity ?? 0 }]
+    })
+  })
+
+const wantedNames = (
+  kind: Kind,
+  { cluster, endpoint, family, map }: Selection
+): Effect.Effect<ReadonlyArray<string>, UsageError> => {
+  const usage = (problem: string) => Effect.fail(new UsageError({ problem }))
+  if (cluster !== undefined && endpoint !== undefined) {
+    return usage("--cluster and --endpoint name two owners: give one of them")
+  }
+  if (map.length > 0) {
+    if (cluster !== undefined || endpoint !== undefined) {
+      return usage("--map names whole maps: leave out --cluster and --endpoint")
+    }
+    const names = map.flatMap((some) => some.split(","))
+    const wrong = names.find((name) => !isOf(kind, name))
+    return wrong === undefined
+      ? Effect.succeed(names)
+      : usage(`"${wrong}" is not the name of a ${kind} map; \`ctmap maps --agent\` lists what is pinned`)
+  }
+  const isMeant = (of: Family.Family): boolean => family === "all" || family === of
+  if (kind === "NAT") {
+    if (endpoint !== undefined) return usage("endpoints have no NAT maps of their own: leave out --endpoint")
+    const families = (["ipv4", "ipv6"] as const).filter(isMeant)
+    return Effect.succeed(
+      families.map((of) => (cluster === undefined ? MapName.nat(of) : MapName.clusterNatInner(of, cluster)))
+    )
+  }
+  return Effect.succeed(
+    MapKind.globals
+      .filter((of) => isMeant(of.family))
+      .map((of) =>
+        cluster !== undefined
+          ? MapName.clusterInner(of, cluster)
+          : endpoint !== undefined
+            ? MapName.local(of, endpoint)
+            : MapName.global(of)
+      )
+  )
+}
+
+const tagsOf: Readonly<Record<Kind, ReadonlySet<string>>> = {
+  CT: new Set(["Global", "Local", "ClusterInner"]),
+  NAT: new Set(["Nat", "ClusterNatInner"])
+}
+
+const isOf = (kind: Kind, name: string): boolean => tagsOf[kind].has(MapName.parse(name)?._tag ?? "")
+
+/** What narrows a listing down, of what the agent can do itself. @since 0.1.0 */
+export interface Narrowing {
+  readonly where: string | undefined
+  readonly limit: number | undefined
+}
+
+/** The query for one table. */
+const queryOf = (table: AgentTable, kind: Kind, { limit, where }: Narrowing) => ({
+  map: [table.name],
+  ...(kind === "NAT" ? { nat: true } : {}),
+  ...(where === undefined ? {} : { where }),
+  ...(limit === undefined ? {} : { limit })
+})
+
+/** The lines of a table; its arrays are what came together. @since 0.1.0 */
+export const lines = (
+  client: Client,
+  table: AgentTable,
+  kind: Kind,
+  narrowing: Narrowing
+): Stream.Stream<string, ListingError> => client.entryLines(queryOf(table, kind, narrowing))
+
+/** Rows that are bound at a time. */
+const ROWS = 512
+
+/** Ends a listing from within. */
+class Enough extends Data.TaggedError("Enough") {}
+
+/** @since 0.1.0 */
+export type ListingError = AgentError | ListingIncomplete
+
+/** CT entries of a table. @since 0.1.0 */
+export const ctSource = (
+  client: Client,
+  table: AgentTable,
+  narrowing: Narrowing
+): Printing.Source<CtColumns.CtColumns, ListingError, never> =>
+  sourceOf(client, table, "CT", narrowing, {
+    schema: CtJson.CtRecord,
+    bytes: CtJson.ctBytes,
+    columns: ({ release }) => new CtColumnsModule.CtColumns({ family: table.family, release })
+  })
+
+/** NAT entries of a table. @since 0.1.0 */
+export const natSource = (
+  client: Client,
+  table: AgentTable,
+  narrowing: Narrowing
+): Printing.Source<NatColumns.NatColumns, ListingError, never> =>
+  sourceOf(client, table, "NAT", narrowing, {
+    schema: CtJson.NatRecord,
+    bytes: CtJson.natBytes,
+    // The release of a NAT record shows in the names of protocols only.
+    columns: ({ protocol, protocolNumber }) => {
+      const release = Protocol.name(protocolNumber, "1.17") === protocol ? "1.17" : "1.20"
+      return new NatColumnsModule.NatColumns({ family: table.family, release })
+    }
+  })
+
+/** How records of a kind become rows. */
+interface Reading<C extends Columns, Record> {
+  readonly schema: Schema.Codec<Record, unknown>
+  readonly bytes: (record: Record) => Result.Result<CtJson.EntryBytes, Error>
+  /** Of the first record of a table. */
+  readonly columns: (first: Record) => C
+}
+
+const sourceOf = <C extends Columns, Record>(
+  client: Client,
+  table: AgentTable,
+  kind: Kind,
+  narrowing: Narrowing,
+  reading: Reading<C, Record>
+): Printing.Source<C, ListingError, never> => ({
+  forEach: (progress, use) => {
+    let bound: Table<C> | undefined
+    const every = Uint32Array.from({ length: ROWS }, (_, i) => i)
+    const strange = (error: unknown) =>
+      new AgentAnswer({ at: client.at, why: error instanceof Error ? error.message : String(error) })
+    const bind = (some: ReadonlyArray<string>): Result.Result<Table<C>, AgentAnswer> =>
+      Result.try({
+        try: () => {
+          const records = some.map((line) => JSON.parse(line) as Record)
+          // One is looked at closely: all of them are of one program.
+          bound ??= {
+            map: table,
+            columns: reading.columns(Schema.decodeUnknownSync(reading.schema)(records[0])),
+            local: table.isLocal
+          }
+          bound.columns.bind(rowsOf(records.map((record) => Result.getOrThrow(reading.bytes(record)))))
+          return bound
+        },
+        catch: strange
+      })
+    return lines(client, table, kind, narrowing).pipe(
+      Stream.rechunk(ROWS),
+      Stream.runForEachArray((some) =>
+        Effect.gen(function* () {
+          const filled = yield* Effect.fromResult(bind(some))
+          yield* progress.tick(table.name, some.length, table.capacity)
+          if (!(yield* use(filled, { rows: every, count: some.length }))) return yield* new Enough()
+        })
+      ),
+      Effect.catchIf(
+        (error): error is Enough => error instanceof Enough,
+        () => Effect.void
+      )
+    )
+  }
+})
+
+const rowsOf = (entries: ReadonlyArray<CtJson.EntryBytes>): Rows.Rows => {
+  const keySize = entries[0]?.key.byteLength ?? 0
+  const valueSize = entries[0]?.value.byteLength ?? 0
+  const keys = new Uint8Array(entries.length * keySize)
+  const values = new Uint8Array(entries.length * valueSize)
+  for (const [i, { key, value }] of entries.entries()) {
+    keys.set(key, i * keySize)
+    values.set(value, i * valueSize)
+  }
+  return Rows.separate(keys, values, { keySize, valueSize, count: entries.length })
+}

@@ -1,0 +1,171 @@
+/**
+ * `gc`, `purge` and `nat purge-orphans` by an agent: its passes, reported as our own.
+ *
+ * @since 0.1.0
+ */
+import type { AgentError } from "ctmap-api/AgentClient"
+import type * as Collection from "ctmap-api/Collection"
+import type * as Request from "ctmap-api/Request"
+import * as FilterParser from "ctmap-core/FilterParser"
+import * as FilterPrinter from "ctmap-core/FilterPrinter"
+import { type GcPass, total } from "ctmap-gc/GcPass"
+import * as Guard from "ctmap-gc/Guard"
+import type { NatPass } from "ctmap-gc/NatPass"
+import * as Effect from "effect/Effect"
+import { ask } from "../Assent.ts"
+import type { GcOptions, PurgeOptions } from "../commands/gc.ts"
+import type { PurgeOrphansOptions } from "../commands/natPurge.ts"
+import { UsageError } from "../Failure.ts"
+import type { Agent, Selection } from "../Options.ts"
+import * as Output from "../Output.ts"
+import { list, purgeFilter } from "../purgeFilter.ts"
+import * as PassReport from "../render/PassReport.ts"
+import * as Connection from "./Connection.ts"
+import * as Refuse from "./refuse.ts"
+
+/** @since 0.1.0 */
+export const gc = (agent: Agent, options: GcOptions) =>
+  Connection.provide(agent, (client) =>
+    Effect.gen(function* () {
+      const { dryRun, output, where } = options
+      yield* refuseSettings(options)
+      yield* Refuse.refuse(Refuse.maps(options), wholePairs)
+      if (where !== undefined) yield* Effect.fromResult(FilterParser.parse(where))
+      const owner = yield* ownerOf(options)
+      const request: Request.Gc = { ...familiesOf(options), ...(where === undefined ? {} : { where }), owner, dryRun }
+      const passes = yield* reported(client.gc(request), (pairs) => PassReport.print(output, passesOf(pairs)))
+      // Expiry is not limited by share.
+      if (dryRun) yield* warn(client, passes, { maxDeleteRatio: 1 })
+    })
+  )
+
+/** @since 0.1.0 */
+export const purge = (agent: Agent, options: PurgeOptions) =>
+  Connection.provide(agent, (client) =>
+    Effect.gen(function* () {
+      const { dryRun, output, yes } = options
+      yield* refuseSettings(options)
+      const ofOne = { "--family": options.family !== "all", ...Refuse.maps(options), ...Refuse.owners(options) }
+      yield* Refuse.refuse(ofOne, "which purges all of its tables")
+      const filter = yield* purgeFilter(options)
+      const request = requestOf(options, FilterPrinter.print(filter))
+      const consequence = "with them go their NAT entries, and live connections are cut"
+      if (!dryRun) {
+        const look = Effect.gen(function* () {
+          const passes = passesOf((yield* client.purge({ ...request, dryRun: true })).pairs)
+          const sum = (count: "seen" | "wanted") => passes.reduce((all, pass) => all + total(pass, count), 0)
+          const found = { seen: sum("seen"), wanted: sum("wanted") }
+          if (found.wanted > 0) yield* warn(client, passes, {})
+          return found
+        })
+        if (!(yield* ask({ yes, filter, whose: `the tables of the agent at ${client.at}`, consequence }, look))) return
+      }
+      const answer = client.purge({ ...request, dryRun })
+      const passes = yield* reported(answer, (pairs) => PassReport.print(output, passesOf(pairs)))
+      if (dryRun) yield* warn(client, passes, {})
+    })
+  )
+
+/** By selectors, of which the agent makes the most; several protocols are a filter. */
+const requestOf = ({ ip, port, proto, where }: PurgeOptions, filter: string): Request.Purge => {
+  const [ips, ports, protocols] = [list(ip), list(port), list(proto === undefined ? [] : [proto])]
+  const [protocol] = protocols
+  if (protocols.length > 1) return { where: filter }
+  return {
+    ...(ips.length === 0 ? {} : { ips }),
+    ...(ports.length === 0 ? {} : { ports }),
+    ...(protocol === undefined ? {} : { protocol }),
+    ...(where === undefined ? {} : { where })
+  }
+}
+
+/** @since 0.1.0 */
+export const purgeOrphans = (agent: Agent, options: PurgeOrphansOptions) =>
+  Connection.provide(agent, (client) =>
+    Effect.gen(function* () {
+      const { dryRun, output } = options
+      yield* Refuse.refuse({ ...Refuse.release(options), ...Refuse.passing(options) }, Refuse.settings)
+      yield* Refuse.refuse({ ...Refuse.maps(options), ...Refuse.owners(options) }, "which purges all of its NAT maps")
+      const answer = client.purgeOrphans({ ...familiesOf(options), dryRun })
+      const passes = yield* reported(answer, (pairs) => PassReport.printNat(output, passesOf(pairs)))
+      if (dryRun) yield* Effect.flatMap(limitsOf(client), (limits) => PassReport.warn(limits, passes))
+    })
+  )
+
+const refuseSettings = (options: GcOptions) =>
+  Refuse.refuse({ ...Refuse.clock(options), ...Refuse.release(options), ...Refuse.passing(options) }, Refuse.settings)
+
+const wholePairs = "which collects TCP and non-TCP tables together: --family, --cluster and --endpoint select them"
+
+const familiesOf = ({ family }: Pick<Selection, "family">): Pick<Request.Gc, "families"> =>
+  family === "all" ? {} : { families: [family] }
+
+const ownerOf = ({ cluster, endpoint }: Selection): Effect.Effect<string, UsageError> =>
+  cluster !== undefined && endpoint !== undefined
+    ? Effect.fail(new UsageError({ problem: "--cluster and --endpoint name two owners: give one of them" }))
+    : Effect.succeed(
+        cluster !== undefined ? `cluster ${cluster}` : endpoint !== undefined ? `endpoint ${endpoint}` : "global"
+      )
+
+/** What an agent says of a pair. */
+type Outcome<P> = Omit<Collection.CtOutcome, "pass"> & { readonly pass?: P }
+
+const passesOf = <P>(pairs: ReadonlyArray<Outcome<P>>): ReadonlyArray<P> =>
+  pairs.flatMap(({ pass }) => (pass === undefined ? [] : [pass]))
+
+/** Prints what was done, however it ended; then fails, if it failed. */
+const reported = <P extends GcPass | NatPass, R>(
+  answer: Effect.Effect<{ readonly pairs: ReadonlyArray<Outcome<P>> }, AgentError>,
+  print: (pairs: ReadonlyArray<Outcome<P>>) => Effect.Effect<void, Output.WriteError, R>
+): Effect.Effect<ReadonlyArray<P>, AgentError | Output.WriteError, R | Output.Output> =>
+  Effect.gen(function* () {
+    const { pairs } = yield* Effect.tapError(answer, (error) => {
+      if (!("pairs" in error)) return Effect.void
+      const done = error.pairs as ReadonlyArray<Outcome<P>>
+      return Effect.andThen(print(done), others(done, error.message))
+    })
+    yield* print(pairs)
+    yield* shared(pairs)
+    return passesOf(pairs)
+  })
+
+/** Why other pairs were not collected; the gravest is the error itself. */
+const others = (pairs: ReadonlyArray<Outcome<unknown>>, said: string) =>
+  Effect.forEach(
+    pairs.filter(({ outcome, why = "" }) => outcome !== "collected" && outcome !== "absent" && !said.startsWith(why)),
+    ({ pair, why = "" }) => Output.note(`ctmap: ${pair}: ${why}`),
+    { discard: true }
+  )
+
+/** A pass that others asked for, too, has their counts in its rows. */
+const shared = (pairs: ReadonlyArray<Outcome<GcPass | NatPass>>) =>
+  Effect.forEach(
+    pairs.filter(({ pass }) => pass !== undefined && "requests" in pass && pass.requests.length > 1),
+    ({ deleted, pair }) =>
+      Output.note(`ctmap: the pass over ${pair} was shared with others: ${deleted.toLocaleString("en")} went for this`),
+    { discard: true }
+  )
+
+/** Says where the agent's guard would have stopped passes that only looked. */
+const warn = (client: Connection.Client, passes: ReadonlyArray<GcPass>, but: Partial<Guard.Limits>) =>
+  Effect.flatMap(limitsOf(client), (limits) =>
+    PassReport.warn(
+      { ...limits, ...but },
+      passes.flatMap(({ maps }) => maps)
+    )
+  )
+
+/** The agent's own limits, as its settings say. */
+const limitsOf = (client: Connection.Client): Effect.Effect<Guard.Limits, AgentError> =>
+  Effect.map(client.config, ({ settings }) => {
+    const number = (name: string): number | undefined => {
+      const value = settings.find((setting) => setting.cell === "gc" && setting.name === name)?.value
+      return value === undefined || value === "" || Number.isNaN(Number(value)) ? undefined : Number(value)
+    }
+    const most = number("max-deletions") ?? 0
+    return {
+      maxDeleteRatio: number("max-delete-ratio") ?? Guard.defaults.maxDeleteRatio,
+      floor: number("max-delete-floor") ?? Guard.defaults.floor,
+      maxDeletions: most === 0 ? Infinity : most
+    }
+  })
