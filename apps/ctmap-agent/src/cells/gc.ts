@@ -16,81 +16,44 @@ import { SignalFeed } from "../SignalFeed.ts"
 const { fields } = GcConfig.Settings
 const defaults = Schema.encodeSync(GcConfig.Settings)(GcConfig.defaults)
 
-/** A setting with the collector's own default. */
-const withDefault = <S extends Schema.Constraint>(schema: S, otherwise: S["Encoded"]) =>
-  Schema.withDecodingDefaultKey<S>(Effect.succeed(otherwise))(schema)
+type Fields = typeof fields
+
+/** A setting with the collector's own default, described for people who run hosts. */
+const setting = <K extends keyof Fields>(name: K, description: string) =>
+  Schema.withDecodingDefaultKey<Fields[K]>(Effect.succeed(defaults[name]))(
+    fields[name].annotate({ description }) as Fields[K]
+  )
 
 /** What can be set of the collector; names and defaults that users of Cilium know are Cilium's. */
 const config = Schema.Struct({
-  families: withDefault(fields.families.annotate({ description: "families that are collected" }), defaults.families),
-  conntrackGcInterval: withDefault(
-    fields.conntrackGcInterval.annotate({ description: "always this between two full passes; 0: it adapts" }),
-    defaults.conntrackGcInterval
+  families: setting("families", "families that are collected"),
+  conntrackGcInterval: setting("conntrackGcInterval", "always this between two full passes; 0: it adapts"),
+  conntrackGcMaxInterval: setting("conntrackGcMaxInterval", "the interval never grows beyond this; 0: 12 hours"),
+  whenNothingDeleted: setting(
+    "whenNothingDeleted",
+    "what a pass that deleted nothing does to the interval; keep is Cilium's"
   ),
-  conntrackGcMaxInterval: withDefault(
-    fields.conntrackGcMaxInterval.annotate({ description: "the interval never grows beyond this; 0: 12 hours" }),
-    defaults.conntrackGcMaxInterval
+  startupWarning: setting("startupWarning", "warn when the first pass takes longer; 0: never"),
+  signalMinGap: setting("signalMinGap", "least time between two passes for signals of a family"),
+  signalMaxGap: setting("signalMaxGap", "that gap doubles up to this while such passes free next to nothing"),
+  signalMinYield: setting("signalMinYield", "a smaller share of what a pass saw is next to nothing"),
+  orphanPurgeInterval: setting(
+    "orphanPurgeInterval",
+    "how often NAT entries without a connection are looked for; 0: on signals only"
   ),
-  whenNothingDeleted: withDefault(
-    fields.whenNothingDeleted.annotate({
-      description: "what a pass that deleted nothing does to the interval; keep is Cilium's"
-    }),
-    defaults.whenNothingDeleted
+  backlogThreshold: setting(
+    "backlogThreshold",
+    "collect a family early when so large a share of it has expired; 0: at intervals only"
   ),
-  startupWarning: withDefault(
-    fields.startupWarning.annotate({ description: "warn when the first pass takes longer; 0: never" }),
-    defaults.startupWarning
+  backlogCheckInterval: setting("backlogCheckInterval", "how often that share is estimated"),
+  engine: setting("engine", "what deletes: auto, hybrid, kernel or portable"),
+  budget: setting("budget", "the share of one core that a pass may use"),
+  maxDeleteRatio: setting(
+    "maxDeleteRatio",
+    "guard: the largest share of a table that may go for another reason than expiry"
   ),
-  signalMinGap: withDefault(
-    fields.signalMinGap.annotate({ description: "least time between two passes for signals of a family" }),
-    defaults.signalMinGap
-  ),
-  signalMaxGap: withDefault(
-    fields.signalMaxGap.annotate({ description: "that gap doubles up to this while such passes free next to nothing" }),
-    defaults.signalMaxGap
-  ),
-  signalMinYield: withDefault(
-    fields.signalMinYield.annotate({ description: "a smaller share of what a pass saw is next to nothing" }),
-    defaults.signalMinYield
-  ),
-  orphanPurgeInterval: withDefault(
-    fields.orphanPurgeInterval.annotate({
-      description: "how often NAT entries without a connection are looked for; 0: on signals only"
-    }),
-    defaults.orphanPurgeInterval
-  ),
-  backlogThreshold: withDefault(
-    fields.backlogThreshold.annotate({
-      description: "collect a family early when so large a share of it has expired; 0: at intervals only"
-    }),
-    defaults.backlogThreshold
-  ),
-  backlogCheckInterval: withDefault(
-    fields.backlogCheckInterval.annotate({ description: "how often that share is estimated" }),
-    defaults.backlogCheckInterval
-  ),
-  engine: withDefault(
-    fields.engine.annotate({ description: "what deletes: auto, hybrid, kernel or portable" }),
-    defaults.engine
-  ),
-  budget: withDefault(
-    fields.budget.annotate({ description: "the share of one core that a pass may use" }),
-    defaults.budget
-  ),
-  maxDeleteRatio: withDefault(
-    fields.maxDeleteRatio.annotate({
-      description: "guard: the largest share of a table that may go for another reason than expiry"
-    }),
-    defaults.maxDeleteRatio
-  ),
-  maxDeleteFloor: withDefault(
-    fields.maxDeleteFloor.annotate({ description: "guard: so many may always go" }),
-    defaults.maxDeleteFloor
-  ),
-  maxDeletions: withDefault(
-    fields.maxDeletions.annotate({ description: "guard: the most that one pass over a table may delete; 0: no limit" }),
-    defaults.maxDeletions
-  )
+  maxDeleteFloor: setting("maxDeleteFloor", "guard: so many may always go"),
+  maxDeletions: setting("maxDeletions", "guard: the most that one pass over a table may delete; 0: no limit")
 }).check(
   Schema.makeFilter((settings) => {
     const checked = Schema.decodeUnknownResult(Schema.toType(GcConfig.Settings))(settings)
