@@ -3,9 +3,10 @@
  * as root by `node --conditions=ctmap-source src/scan.ts [--sizes 65536,524288] [--rounds 7]`.
  *
  * Nobody looks at the entries: this is the price of getting them. C and Go measure themselves, without their start;
- * bpftool is measured as a whole process, and writes text that nobody reads.
+ * bpftool is measured as a whole process, and writes text that nobody reads. CPU time is that of all threads: one of
+ * ctmap's ways uses two.
  */
-import { hrtime } from "node:process"
+import { cpuUsage, hrtime } from "node:process"
 import { fileURLToPath } from "node:url"
 import { MapLimits } from "ctmap-core"
 import * as Bpf from "ctmap-kernel/Bpf"
@@ -60,8 +61,12 @@ const worker = (name: string, pin: string) =>
     const read = readers[name]
     if (read === undefined) return yield* Effect.die(new Error(`there is no reader ${name}`))
     const work = Effect.suspend(() => {
-      const begin = hrtime.bigint()
-      return Effect.map(read(map), (entries) => ({ entries, nanoseconds: Number(hrtime.bigint() - begin) }))
+      const [begin, before] = [hrtime.bigint(), cpuUsage()]
+      return Effect.map(read(map), (entries) => {
+        const nanoseconds = Number(hrtime.bigint() - begin)
+        const { user, system } = cpuUsage(before)
+        return { entries, nanoseconds, cpu: (user + system) * 1e3 }
+      })
     })
     yield* Worker.serve(Effect.provideService(work, Bpf.Bpf, bpf), calls)
   })

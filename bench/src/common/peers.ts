@@ -106,10 +106,10 @@ export const prepare = (names: ReadonlyArray<keyof Peers> = ["c", "peak", "go", 
   return peers
 }
 
-/** Runs a peer that measures itself and prints entries, nanoseconds and the longest call. */
+/** Runs a peer that measures itself and prints entries, nanoseconds, the longest call, and those in C their CPU time. */
 export const ownTime = (command: ReadonlyArray<string>): Sample => {
-  const [entries = Number.NaN, nanoseconds = Number.NaN, longestCall = 0] = numbersOf(command)
-  return { entries, nanoseconds, ...(longestCall > 0 ? { longestCall } : {}) }
+  const [entries = Number.NaN, nanoseconds = Number.NaN, longestCall = 0, cpu = 0] = numbersOf(command)
+  return { entries, nanoseconds, ...(longestCall > 0 ? { longestCall } : {}), ...(cpu > 0 ? { cpu } : {}) }
 }
 
 /** What a collector did, besides what it took. */

@@ -11,6 +11,8 @@ import { markdown, median } from "./measure.ts"
 export interface Sample {
   readonly entries: number
   readonly nanoseconds: number
+  /** Nanoseconds of CPU that all threads of the process have used. */
+  readonly cpu?: number
   /** Nanoseconds of the longest single call into the kernel, of CPU where that can be told. */
   readonly longestCall?: number
   /** Nanoseconds of the longest load of a program. */
@@ -56,6 +58,12 @@ export const interleave = Effect.fnUntraced(function* (
 /** Times an entry of a result, in the order of the rounds. */
 const perEntry = ({ samples }: Result): ReadonlyArray<number> =>
   samples.map(({ nanoseconds, entries }) => nanoseconds / entries)
+
+/** The median of the CPU time an entry, where it was measured. */
+const cpuPerEntry = ({ samples }: Result): string => {
+  const times = samples.flatMap(({ cpu, entries }) => (cpu === undefined ? [] : [cpu / entries]))
+  return times.length === 0 ? "" : medianOf(times).toFixed(0)
+}
 
 const medianOf = (numbers: ReadonlyArray<number>): number => median(numbers.toSorted((a, b) => a - b))
 
@@ -103,6 +111,7 @@ export const table = (title: string, results: ReadonlyArray<Result>, base: Resul
       result.name,
       middle.toFixed(0),
       times.length < 2 ? "" : `${times[0]?.toFixed(0)}..${times.at(-1)?.toFixed(0)}`,
+      cpuPerEntry(result),
       `${(1e3 / middle).toFixed(2)} M`,
       ratio(result, base).toFixed(2),
       milliseconds(largest(result, "longestCall")),
@@ -115,6 +124,7 @@ export const table = (title: string, results: ReadonlyArray<Result>, base: Resul
     title,
     "ns/entry",
     "fastest..slowest",
+    "CPU, ns/entry",
     "entries/s",
     `× ${base.name}`,
     "longest call, ms",

@@ -135,7 +135,6 @@ export const timed = (bpf: Bpf.Calls, calls: Calls): Bpf.Calls => {
     deleteBatch: (...args) => timing("longest", () => bpf.deleteBatch(...args)),
     runProgram: (...args) => timing("longest", () => bpf.runProgram(...args)),
     runProgramAsync: (fd, context, done) => bpf.runProgramAsync(fd, context, elsewhere(done)),
-    readAsync: (fd, into, done) => bpf.readAsync(fd, into, elsewhere(done)),
     loadObject: (spec) => timing("loading", () => bpf.loadObject(spec))
   }
 }

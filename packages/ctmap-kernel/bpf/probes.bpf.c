@@ -12,6 +12,17 @@ enum { BPF_MAP_TYPE_HASH = 1 };
 
 static long (*const bpf_for_each_map_elem)(void *map, void *callback, void *context, __u64 flags) = (void *)164;
 
+static void *(*const bpf_get_current_task_btf)(void) = (void *)158;
+extern void *bpf_rdonly_cast(const void *address, __u32 type) __attribute__((section(".ksyms"), weak));
+
+struct files_struct {
+	__u32 unused;
+};
+
+struct task_struct {
+	struct files_struct *files;
+} __attribute__((preserve_access_index));
+
 struct {
 	int (*type)[BPF_MAP_TYPE_HASH];
 	int (*key_size)[sizeof(__u32)];
@@ -37,10 +48,11 @@ SEC("syscall") int probe_for_each(void *context)
 	return 0;
 }
 
-// An iterator over the elements of a map: Linux 5.9, with the kernel's own BTF.
-SEC("iter/bpf_map_elem") int probe_iterator(void *context)
+// Reading memory of the kernel as what it is: Linux 6.2, with the kernel's own BTF.
+SEC("syscall") int probe_iterator(void *context)
 {
-	return 0;
+	struct task_struct *task = bpf_get_current_task_btf();
+	return bpf_rdonly_cast(task->files, __builtin_btf_type_id(*(struct files_struct *)0, 1)) == 0;
 }
 
 // A program at a traffic-control hook: Linux 4.1.

@@ -197,14 +197,6 @@ export interface Calls {
   readonly unmapMemory: (memory: Uint8Array) => number
 
   /**
-   * Starts an iterator program over the elements of a map (BPF_LINK_CREATE, BPF_ITER_CREATE): an fd to read its
-   * records from. The twin in memory has none and answers -EOPNOTSUPP.
-   */
-  readonly iterate: (programFd: number, mapFd: number) => number
-  /** read(2) on another thread: calls back with how many bytes, 0 at the end, or `-errno`. It cannot be called off. */
-  readonly readAsync: (fd: number, into: Uint8Array, done: (bytes: number) => void) => void
-
-  /**
    * perf_event_open(2) of what BPF programs on a CPU put out: an fd for that CPU's slot of a perf event array, and to map
    * a ring from (`mapMemory` of 1 + 2^n pages). -ENODEV for a CPU that is offline, -EINVAL for one that cannot be,
    * -EACCES without CAP_PERFMON.

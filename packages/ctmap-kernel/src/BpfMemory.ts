@@ -17,7 +17,6 @@ import * as Layer from "effect/Layer"
 import * as Bpf from "./Bpf.ts"
 import { elementCalls } from "./internal/memoryCommands.ts"
 import { Datagrams, type Receiver } from "./internal/memoryDatagrams.ts"
-import { EBADF, EOPNOTSUPP } from "./internal/memoryErrno.ts"
 import { type Call, type Fallible, Faults, type Hook } from "./internal/memoryFaults.ts"
 import { MemoryKernel } from "./internal/memoryKernel.ts"
 import { PAGE_SIZE } from "./internal/memoryPerf.ts"
@@ -266,8 +265,6 @@ const callsOf = (
     runProgramAsync: (fd, context, done) => void setImmediate(() => done(kernel.run(fd, context))),
     mapMemory: (fd, bytes) => kernel.memory(fd, bytes),
     unmapMemory: (memory) => kernel.unmap(memory),
-    iterate: () => -EOPNOTSUPP,
-    readAsync: (fd, _into, done) => done(kernel.object(fd) === undefined ? -EBADF : -EOPNOTSUPP),
     perfEvent: (cpu) => kernel.openEvent(cpu),
     watch: (fd, ready) => {
       const event = kernel.eventOf(fd)

@@ -37,7 +37,7 @@ export const features: Readonly<Record<Feature, { readonly since: string; readon
   "distributed-lru": { since: "4.10", use: "per-CPU LRU lists, Cilium's bpf-distributed-lru" },
   "syscall-program": { since: "5.14", use: "deleting inside the kernel, by comparison; without it, by looking again" },
   "for-each": { since: "5.13", use: "collecting a whole map in one program" },
-  iterator: { since: "5.9", use: "reading a map as a file" },
+  iterator: { since: "6.2", use: "reading a whole map inside the kernel; without it, in batches" },
   tc: { since: "4.1", use: "the small datapath that the tests run" }
 }
 

@@ -7,7 +7,6 @@
  *
  * @since 0.1.0
  */
-import { read } from "node:fs"
 import { endianness } from "node:os"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -16,7 +15,7 @@ import * as Bpf from "./Bpf.ts"
 import { BpfError, KernelUnavailable } from "./BpfError.ts"
 import { directoryLock, EIO, fileCalls } from "./internal/bpffs.ts"
 import { datagrams } from "./internal/datagrams.ts"
-import { createOptions, iterated, linkOptions, openOptions, readInfo } from "./internal/mapStructs.ts"
+import { createOptions, openOptions, readInfo } from "./internal/mapStructs.ts"
 import { testRunOptions } from "./internal/testRun.ts"
 import { mappings } from "./internal/mappings.ts"
 import { outputAttributes, perfEventOpenNumber } from "./internal/perfEvent.ts"
@@ -80,7 +79,6 @@ const calls = (): Bpf.Calls => {
     ...maps,
     ...pinCalls(bpf),
     ...programCalls(bpf),
-    ...iteratorCalls(bpf, maps.close),
     ...perfCalls(maps.close),
     ...agentCalls(maps.close),
     monotonic: () => process.hrtime.bigint()
@@ -285,31 +283,6 @@ const programCalls = (bpf: Library) => {
       errno: koffi.errno
     })
   } satisfies Partial<Bpf.Calls>
-}
-
-const BPF_TRACE_ITER = 28
-
-/** An iterator: the link ties the program to the map, the fd made from it holds the link. */
-const iteratorCalls = (bpf: Library, close: Bpf.Calls["close"]) => {
-  const linkCreate = bpf.func("int bpf_link_create(int program, int target, int type, const void *opts)") as (
-    program: number,
-    target: number,
-    type: number,
-    opts: Uint8Array
-  ) => number
-  const iterCreate = bpf.func("int bpf_iter_create(int link)") as (link: number) => number
-  return {
-    iterate: (programFd: number, mapFd: number) => {
-      const target = iterated(mapFd)
-      const link = linkCreate(programFd, 0, BPF_TRACE_ITER, linkOptions(koffi.address(target), target.byteLength))
-      if (link < 0) return link
-      const fd = iterCreate(link)
-      close(link)
-      return fd
-    },
-    readAsync: (fd: number, into: Uint8Array, done: (bytes: number) => void) =>
-      read(fd, into, 0, into.byteLength, null, (error, bytes) => done(error === null ? bytes : (error.errno ?? EIO)))
-  }
 }
 
 /** What BPF programs put out: one perf event for each CPU, whose readiness libuv tells of on this thread. */

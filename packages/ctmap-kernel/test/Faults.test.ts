@@ -1,6 +1,19 @@
 import { assert, describe, it } from "@effect/vitest"
 import { CtTime, MapKind, MapName, MapSpec } from "ctmap-core"
-import { Bpf, BpfError, BpfMap, BpfMemory, CtMaps, NatMaps, Owner, Pins, Scan, Upgrade } from "ctmap-kernel"
+import {
+  Bpf,
+  BpfError,
+  BpfMap,
+  BpfMemory,
+  CtMaps,
+  MapIterator,
+  NatMaps,
+  Owner,
+  Pins,
+  RowScan,
+  Scan,
+  Upgrade
+} from "ctmap-kernel"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -26,12 +39,17 @@ const fill = Effect.gen(function* () {
 type Needs = Bpf.Bpf | CtMaps.CtMaps | NatMaps.NatMaps | BpfMemory.Control | Scope.Scope
 
 const limits = { limits: { ctTcp: 512, ctAny: 512, nat: 512 } }
-const both = Layer.mergeAll(CtMaps.layer(limits), NatMaps.layer(limits)).pipe(Layer.provideMerge(BpfMemory.layerTest()))
+const both = Layer.mergeAll(CtMaps.layer(limits), NatMaps.layer(limits)).pipe(
+  Layer.provideMerge(BpfMemory.layerTest({ objects: { [MapIterator.object]: MapIterator.twin } }))
+)
 
 /** What each action must leave behind when a call fails: nothing open, the old contents under the pin. */
 const actions: Readonly<Record<string, Effect.Effect<unknown, { readonly message: string }, Needs>>> = {
   "open-or-create": BpfMap.openOrCreate(spec, path),
   "a scan": Effect.flatMap(BpfMap.open(path), (map) => Scan.count(map)),
+  "a scan by iterator": Effect.flatMap(BpfMap.open(path), (map) =>
+    RowScan.forEach(map, () => Effect.void, { method: "iterator" })
+  ).pipe(Effect.provide(MapIterator.layer, { local: true })),
   "a scan by next key": Effect.flatMap(BpfMap.open(path), (map) => Scan.count(map, { method: "next-key" })),
   discovery: Pins.discover,
   "opening all maps": Effect.flatMap(CtMaps.CtMaps, (maps) => maps.openAll(Owner.global)),

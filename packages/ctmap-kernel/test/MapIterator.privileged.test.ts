@@ -1,30 +1,16 @@
-import { type ChildProcess, spawn } from "node:child_process"
+import { type ChildProcess, spawn, spawnSync } from "node:child_process"
 import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
 import { assert, it } from "@effect/vitest"
 import { type MapSpec, type Rows } from "ctmap-core"
 import { Bpf, BpfMap, LibBpf, MapIterator, RowScan } from "ctmap-kernel"
-import { Privileged } from "ctmap-testing"
+import { Privileged, TempBpfFs } from "ctmap-testing"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { describe } from "vitest"
 import { jhash, KEY, keysOf, VALUE, values } from "./churn.ts"
 
 const kernel = MapIterator.layer.pipe(Layer.provideMerge(LibBpf.layer))
-
-/** A kernel before 6.2: it takes none of the programs that check what they copied. */
-const older = MapIterator.layer.pipe(
-  Layer.provideMerge(
-    Layer.effect(
-      Bpf.Bpf,
-      Effect.map(Bpf.Bpf, (bpf) => ({
-        ...bpf,
-        loadObject: (spec: Bpf.ObjectSpec) =>
-          spec.programs.some((name) => name.startsWith("exact")) ? { errno: 22, log: "" } : bpf.loadObject(spec)
-      }))
-    ).pipe(Layer.provide(LibBpf.layer))
-  )
-)
 
 const HASH = 1
 const LRU_HASH = 9
@@ -221,13 +207,25 @@ Privileged.suite(describe, "an iterator over a map that others change", () => {
     ).pipe(Effect.provide(kernel))
   )
 
-  it.effect("a bucket too long for the room that is left is read in two, and the report says so", () =>
+  it.effect.each([
+    {
+      title: "a bucket for which there is no room left begins the next part",
+      before: 3900,
+      together: 200,
+      exact: true
+    },
+    {
+      title: "a bucket of more than 512 entries is read in two, and the report says so",
+      before: 0,
+      together: 700,
+      exact: false
+    }
+  ])("$title", ({ before, together, exact }) =>
     Effect.scoped(
       Effect.gen(function* () {
         const bpf = yield* Bpf.Bpf
         const map = yield* create({ flags: ZERO_SEED }, 0)
-        // 4,000 entries in the first half of the buckets, and 200 in one behind them: no half has room for those.
-        const [before, together] = [4000, 200]
+        // So many entries in the first half of the buckets, and so many in one behind them.
         const keys = keysOf(0, before + together)
         let [number, low, same] = [0, 0, 0]
         const key = keysOf(0, 1)
@@ -240,10 +238,12 @@ Privileged.suite(describe, "an iterator over a map that others change", () => {
         }
         const count = before + together
         assert.strictEqual(bpf.updateBatch(map.fd, keys, values(count), Uint32Array.of(count)), 0)
-        const seen = new Uint8Array(number + 1)
-        const report = yield* RowScan.forEach(map, tally(seen), { method: "iterator" })
-        assert.deepStrictEqual([report.entries, report.batches, report.exact], [count, 2, false])
-        assert.isTrue(seen.every((times) => times <= 1))
+        for (let round = 0; round < 2; round++) {
+          const seen = new Uint8Array(number + 1)
+          const report = yield* RowScan.forEach(map, tally(seen), { method: "iterator" })
+          assert.deepStrictEqual([report.entries, report.batches, report.exact], [count, 2, exact])
+          assert.isTrue(seen.every((times) => times <= 1))
+        }
       })
     ).pipe(Effect.provide(kernel))
   )
@@ -262,37 +262,68 @@ Privileged.suite(describe, "an iterator over a map that others change", () => {
     ).pipe(Effect.provide(kernel))
   )
 
-  it.effect("an empty map has no rows, and that is exact", () =>
+  it.effect("entries that are not preallocated are left to batches", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const map = yield* create({}, 0)
-        const report = yield* RowScan.forEach(map, () => Effect.die("there are no rows"), { method: "iterator" })
-        assert.deepStrictEqual([report.entries, report.batches, report.exact], [0, 0, true])
+        const map = yield* create({ flags: 1, maxEntries: 65_536 }, 30_000)
+        const error = yield* Effect.flip(RowScan.forEach(map, () => Effect.void, { method: "iterator" }))
+        assert.include(error.message, "an iterator for maps whose entries are not preallocated")
+        const { method, entries } = yield* RowScan.forEach(map, () => Effect.void)
+        assert.deepStrictEqual([method, entries], ["batch", 30_000])
       })
     ).pipe(Effect.provide(kernel))
   )
 
-  it.effect("entries that are not preallocated are read, without the promise", () =>
+  it.effect("a map is not taken for another one that its fd was given to", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const map = yield* create({ flags: 1 }, 5000)
-        const seen = new Uint8Array(5000)
-        const report = yield* RowScan.forEach(map, tally(seen), { method: "iterator" })
-        assert.deepStrictEqual([report.entries, report.exact], [5000, false])
-        assert.isTrue(seen.every((times) => times === 1))
+        const [one, other] = [yield* create({}, 10), yield* create({}, 20)]
+        const error = yield* Effect.flip(
+          RowScan.forEach({ ...one, fd: other.fd }, () => Effect.void, { method: "iterator" })
+        )
+        assert.strictEqual(error.reason._tag, "FeatureUnsupported")
+        for (const fd of [0, 1_000_000]) {
+          yield* Effect.flip(RowScan.forEach({ ...one, fd }, () => Effect.void, { method: "iterator" }))
+        }
       })
     ).pipe(Effect.provide(kernel))
   )
 
-  it.effect("a kernel before 6.2 reads a quiet map whole, without the promise", () =>
+  it.effect("a map that may only be read is read", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const map = yield* create({ maxEntries: 16_384 }, 16_000)
-        const seen = new Uint8Array(16_000)
-        const report = yield* RowScan.forEach(map, tally(seen), { method: "iterator" })
-        assert.deepStrictEqual([report.method, report.entries, report.exact], ["iterator", 16_000, false])
-        assert.isTrue(seen.every((times) => times === 1))
+        const bpf = yield* Bpf.Bpf
+        const mount = yield* Effect.acquireRelease(
+          Effect.sync(() => {
+            const made = TempBpfFs.make()
+            made.start()
+            return made
+          }),
+          (made) => Effect.sync(made.stop)
+        )
+        const map = yield* create({}, 1000)
+        assert.strictEqual(bpf.pin(map.fd, `${mount.path}/map`), 0)
+        const fd = yield* Effect.acquireRelease(
+          Effect.sync(() => bpf.openPin(`${mount.path}/map`, Bpf.READ_ONLY)),
+          (opened) => Effect.sync(() => bpf.close(opened))
+        )
+        assert.isBelow(bpf.update(fd, keysOf(0, 1), values(1), 0), 0)
+        const seen = new Uint8Array(1000)
+        const report = yield* RowScan.forEach({ ...map, fd }, tally(seen), { method: "iterator" })
+        assert.deepStrictEqual([report.entries, report.exact], [1000, true])
       })
-    ).pipe(Effect.provide(older))
+    ).pipe(Effect.provide(kernel))
   )
+
+  it.each([
+    { capabilities: "-all,+bpf,+perfmon", expected: { method: "iterator", entries: 40_000, exact: true } },
+    { capabilities: "-all,+bpf", expected: { method: "batch", entries: 40_000, exact: true } }
+  ])("with capabilities $capabilities and no more, a map is read by $expected.method", ({ capabilities, expected }) => {
+    const limits = [`--bounding-set=${capabilities}`, `--inh-caps=${capabilities}`, "--no-new-privs"]
+    const script = fileURLToPath(new URL("./rowScanChild.ts", import.meta.url))
+    const command = [process.execPath, "--conditions=ctmap-source", script]
+    const { stdout, stderr, status } = spawnSync("setpriv", [...limits, ...command], { encoding: "utf8" })
+    assert.strictEqual(status, 0, stderr)
+    assert.deepStrictEqual(JSON.parse(stdout), { ...expected, left: [] })
+  })
 })

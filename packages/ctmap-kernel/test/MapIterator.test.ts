@@ -5,74 +5,80 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
-import { KEY, VALUE } from "./churn.ts"
+import { KEY, keysOf, VALUE, values } from "./churn.ts"
 
-const array = (valueSize: number) => ({ type: 2, keySize: 4, valueSize, maxEntries: 1, flags: 0x400 }) as const
 /** The words of `control`, as `bpf/copy.bpf.c` has them. */
-const [next, limit, first, begin, end, again, missed, took] = [0, 1, 2, 3, 4, 5, 6, 7] as const
-const CONTROL = 40
-const RECORDS = 8192 * 96
+const [next, first, end, state, bucket, , again, missed, took, time, mapFd, mapId] = [
+  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+] as const
+const WORDS = 12
+const [STRANGE, MORE, END] = [0, 1, 2] as const
 
-/** What a read(2) of the iterator does to the words, and answers. */
-type Read = (control: Uint32Array) => number
+/** What a run of the program does to the words, and answers. */
+type Run = (control: Uint32Array) => number
 
-/** Fills so many records, and says so. */
+/** Fills so many records, and says that there are more. */
 const fills =
-  (count: number): Read =>
+  (count: number): Run =>
   (control) => {
     control[next] = control[first]! + count
-    return 1
+    control[state] = MORE
+    return 0
   }
-const ends: Read = () => 0
+const ends: Run = (control) => {
+  control[state] = END
+  return 0
+}
 
-/** The twin, with iterators whose reads are given: the same for every iterator. */
-const fake = (reads: ReadonlyArray<Read>, programs: ReadonlyArray<string> = ["exact_14_56", "copy_14_56"]) => {
-  const twin = {
-    programs: Object.fromEntries(programs.map((name) => [name, () => 0])),
-    maps: { control: array(CONTROL), records: array(RECORDS) }
-  }
-  const { calls, control } = BpfMemory.make({ objects: { ctmap_copy: twin } })
-  let words: Uint32Array = new Uint32Array()
-  const left = new Map<number, Array<Read>>()
-  /** Reads that are under way; where a test finishes them itself, they stay here until then. */
+/** The twin, whose runs on another thread are given: the same for every scan. */
+const fake = (
+  runs: ReadonlyArray<Run>,
+  programs: Readonly<Record<string, BpfMemory.Program>> = MapIterator.twin.programs
+) => {
+  const { calls, control } = BpfMemory.make({ objects: { [MapIterator.object]: { ...MapIterator.twin, programs } } })
+  /** By the program that is run. */
+  const words = new Map<number, Uint32Array>()
+  const left = new Map<number, Array<Run>>()
+  /** Runs that are under way; where a test finishes them itself, they stay here until then. */
   const underWay: Array<() => void> = []
-  const state = { loaded: 0, starts: 0, byHand: false, refuses: 0 }
+  const kept = { loaded: 0, starts: 0, byHand: false }
+  let mapped: Uint32Array = new Uint32Array()
   const kernel: Bpf.Calls = {
     ...calls,
     loadObject: (spec) => {
       const object = calls.loadObject(spec)
-      if ("errno" in object) return object
-      if (Object.keys(object.programs).length > 0) {
-        state.loaded++
-        return object
-      }
-      object.close()
-      return { errno: 22, log: "no such program" }
+      if (!("errno" in object)) kept.loaded++
+      return object
     },
     mapMemory: (fd, bytes) => {
       const memory = calls.mapMemory(fd, bytes)
-      if (typeof memory !== "number" && bytes === CONTROL) words = new Uint32Array(memory.buffer, memory.byteOffset, 10)
+      if (typeof memory !== "number" && bytes === WORDS * 4)
+        mapped = new Uint32Array(memory.buffer, memory.byteOffset, WORDS)
       return memory
     },
-    iterate: (_, mapFd) => {
-      if (state.refuses !== 0) return -state.refuses
-      const info = calls.mapInfo(mapFd)
-      const fd = typeof info === "number" ? info : calls.mapFdById(info.id)
-      left.set(fd, [...reads])
-      state.starts++
-      return fd
+    runProgram: (fd, context) => {
+      words.set(fd, mapped)
+      return calls.runProgram(fd, context)
     },
-    readAsync: (fd, _, done) => {
-      const read = left.get(fd)?.shift() ?? ends
-      underWay.push(() => done(read(words)))
-      if (!state.byHand) queueMicrotask(() => underWay.shift()?.())
+    runProgramAsync: (fd, _context, done) => {
+      const own = words.get(fd)!
+      if (own[bucket] === 0 && own[next] === 0 && !left.has(fd)) {
+        left.set(fd, [...runs])
+        kept.starts++
+      }
+      underWay.push(() => {
+        const rc = (left.get(fd)?.shift() ?? ends)(own)
+        if (rc < 0 || own[state] !== MORE) left.delete(fd)
+        done(rc)
+      })
+      if (!kept.byHand) queueMicrotask(() => underWay.shift()?.())
     }
   }
   const layer = MapIterator.layer.pipe(Layer.provideMerge(Layer.succeed(Bpf.Bpf, kernel)))
-  return { layer, control, state, underWay }
+  return { layer, control, kept, underWay }
 }
 
-const create = (changes: { readonly flags?: number; readonly keySize?: number } = {}) =>
+const create = (changes: { readonly flags?: number; readonly keySize?: number; readonly maxEntries?: number } = {}) =>
   BpfMap.create({ type: 1, keySize: KEY, valueSize: VALUE, maxEntries: 8, flags: 0, ...changes }, "m")
 
 const scan = (map: BpfMap.BpfMap, options: RowScan.Options = {}) =>
@@ -84,101 +90,100 @@ const run = (
 ) => Effect.scoped(test).pipe(Effect.provide(layer))
 
 describe("an iterator over a map", () => {
-  it.effect("adds up its reads, alternates between the halves of its memory, and begins each read afresh", () => {
+  it.effect("adds up its runs, alternates between the halves of its memory, and begins each run afresh", () => {
     const asked: Array<ReadonlyArray<number>> = []
     const asks =
-      (read: Read): Read =>
+      (what: Run): Run =>
       (control) => {
-        asked.push([control[next]!, control[first]!, control[limit]!, control[end]!, control[begin]!])
-        control[begin] = 0
-        return read(control)
+        asked.push([control[next]!, control[first]!, control[end]!, control[state]!])
+        return what(control)
       }
-    const made = fake([asks(fills(4000)), asks(fills(10)), asks(fills(0)), asks(fills(3)), asks(ends)])
+    const last: Run = (control) => {
+      fills(3)(control)
+      return ends(control)
+    }
+    const made = fake([asks(fills(4000)), asks(fills(10)), asks(fills(0)), asks(last)])
     return run(
       made,
       Effect.gen(function* () {
         const starts: Array<number> = []
+        const map = yield* create()
         const report = yield* RowScan.forEach(
-          yield* create(),
+          map,
           ({ keyStart, count }) => Effect.sync(() => starts.push(keyStart / 72, count)),
           { method: "iterator" }
         )
         assert.deepStrictEqual([report.entries, report.batches, report.exact], [4013, 3, true])
         const [low, high] = [
-          [0, 0, 4032, 4096, 1],
-          [4096, 4096, 8128, 8192, 1]
+          [0, 0, 4096, STRANGE],
+          [4096, 4096, 8192, STRANGE]
         ]
-        // A read that found nothing that is still there is no end.
-        assert.deepStrictEqual(asked, [low, high, low, high, low])
+        // A run that found nothing is no end.
+        assert.deepStrictEqual(asked, [low, high, low, high])
         assert.deepStrictEqual(starts, [0, 4000, 4096, 10, 4096, 3])
       })
     )
   })
 
-  it.effect("reads fewer rows after a read that took too long, and tells the longest", () => {
-    const asked: Array<number> = []
+  it.effect("says which map is meant, and how long a run may take, and tells the longest", () => {
+    const asked: Array<ReadonlyArray<number>> = []
     const takes =
-      (nanos: number): Read =>
+      (nanos: number): Run =>
       (control) => {
-        asked.push(control[end]! - control[first]!)
-        assert.strictEqual(control[limit]!, control[end]! - 64)
-        assert.strictEqual(control[took]!, 0)
+        asked.push([control[mapFd]!, control[mapId]!, control[time]!])
         control[took] = nanos
         return fills(10)(control)
       }
-    const made = fake([takes(2_400_000), takes(1_920_000), takes(1_440_000), takes(320_000), takes(800_000), ends])
+    const made = fake([takes(1_400_000), takes(1_700_000), takes(20), ends])
     return run(
       made,
       Effect.gen(function* () {
         const map = yield* create()
         const report = yield* scan(map)
-        assert.deepStrictEqual([report.entries, report.longestCallMillis], [50, 2.4])
-        assert.deepStrictEqual(asked, [4096, 2048, 1024, 1024, 2048])
-        asked.length = 0
+        assert.deepStrictEqual([report.entries, report.longestCallMillis], [30, 1.7])
         yield* scan(map, { callTarget: "100 micros" })
-        assert.deepStrictEqual(asked, [4096, 2048, 1024, 512, 256])
+        const large = yield* create({ maxEntries: 4_000_000 })
+        yield* scan(large)
+        yield* scan(large, { callTarget: "1 hour" })
+        const times = [1_600_000, 100_000, 3_200_000, 0xffff_ffff]
+        assert.deepStrictEqual(
+          asked.filter((_, i) => i % 3 === 0),
+          [map, map, large, large].map(({ fd, info }, i) => [fd, info.id, times[i]!])
+        )
       })
     )
   })
 
-  it.effect("leaves room for a long bucket, however long reads take", () => {
-    const asked: Array<number> = []
-    const slow: Read = (control) => {
-      asked.push(control[end]! - control[first]!)
-      control[took] = 9_000_000
-      return fills(1)(control)
-    }
-    const made = fake([...Array.from({ length: 9 }, () => slow), ends])
-    return run(
-      made,
-      Effect.gen(function* () {
-        yield* scan(yield* create())
-        assert.deepStrictEqual(asked.slice(-3), [128, 128, 128])
-      })
-    )
-  })
-
-  it.effect("a read that the kernel puts off is tried again", () => {
-    const made = fake([() => -11, fills(2), () => -11, ends])
-    return run(
-      made,
-      Effect.gen(function* () {
-        assert.strictEqual((yield* scan(yield* create())).entries, 2)
-      })
-    )
-  })
-
-  it.effect("a read that fails is an error with its map, and closes the iterator", () => {
+  it.effect("a run that fails is an error with its map, and the program is kept", () => {
     const made = fake([fills(2), () => -12])
     return run(
       made,
       Effect.gen(function* () {
         const map = yield* create()
         const before = made.control.openFds().length
-        const error = yield* Effect.flip(scan(map))
-        assert.deepStrictEqual([error.operation, error.errno, error.map], ["iterate", 12, "m"])
-        // The program is kept: its maps and itself.
+        for (let i = 0; i < 2; i++) {
+          const error = yield* Effect.flip(scan(map))
+          assert.deepStrictEqual([error.operation, error.errno, error.map], ["iterate", 12, "m"])
+        }
+        assert.strictEqual(made.kept.loaded, 1)
+        // Its maps and itself.
         assert.lengthOf(made.control.openFds(), before + 3)
+      })
+    )
+  })
+
+  it.effect("a map that the program does not find is an error by name, and read by batch unasked", () => {
+    const made = fake([() => 0])
+    return run(
+      made,
+      Effect.gen(function* () {
+        const map = yield* create({ maxEntries: 65_536 })
+        const bpf = yield* Bpf.Bpf
+        bpf.updateBatch(map.fd, keysOf(0, 30_000), values(30_000), Uint32Array.of(30_000))
+        const error = yield* Effect.flip(scan(map))
+        assert.include(error.message, "iterate of map m: this kernel lacks programs that read maps where they stand")
+        const report = yield* RowScan.forEach(map, () => Effect.void)
+        assert.deepStrictEqual([report.method, report.entries, made.kept.starts], ["batch", 30_000, 2])
       })
     )
   })
@@ -209,28 +214,6 @@ describe("an iterator over a map", () => {
     }
   )
 
-  it.effect("promises nothing where the kernel takes only the older program, or entries are not preallocated", () => {
-    const older = fake([fills(1), ends], ["copy_14_56"])
-    const newer = fake([fills(1), ends])
-    return Effect.gen(function* () {
-      yield* run(
-        older,
-        Effect.gen(function* () {
-          const { exact, entries } = yield* scan(yield* create())
-          assert.deepStrictEqual([exact, entries], [false, 1])
-        })
-      )
-      yield* run(
-        newer,
-        Effect.gen(function* () {
-          const map = yield* create()
-          const loose = yield* create({ flags: 1 })
-          assert.deepStrictEqual([(yield* scan(map)).exact, (yield* scan(loose)).exact], [true, false])
-        })
-      )
-    })
-  })
-
   it.effect("loads a program once for scans one after the other, and one each for scans at the same time", () => {
     const made = fake([fills(1), ends])
     return run(
@@ -238,62 +221,103 @@ describe("an iterator over a map", () => {
       Effect.gen(function* () {
         const map = yield* create()
         for (let i = 0; i < 3; i++) yield* scan(map)
-        assert.deepStrictEqual([made.state.loaded, made.state.starts], [1, 3])
+        assert.deepStrictEqual([made.kept.loaded, made.kept.starts], [1, 3])
         yield* Effect.all([scan(map), scan(map), scan(map)], { concurrency: 3 })
-        assert.deepStrictEqual([made.state.loaded, made.state.starts], [3, 6])
+        assert.deepStrictEqual([made.kept.loaded, made.kept.starts], [3, 6])
       })
     )
   })
 
-  it.effect("a kernel that refuses the programs is asked once", () => {
-    const made = fake([], [])
-    return run(
-      made,
-      Effect.gen(function* () {
-        const map = yield* create()
-        const before = made.control.count("loadObject")
-        for (let i = 0; i < 3; i++) yield* Effect.flip(scan(map))
-        assert.strictEqual(made.control.count("loadObject") - before, 2)
-      })
-    )
-  })
-
-  it.effect("an iterator that cannot be started is an error with its map, and its program stays usable", () => {
+  it.effect("a kernel that refuses the programs is asked once, one that has no fd to give again", () => {
     const made = fake([fills(1), ends])
     return run(
       made,
       Effect.gen(function* () {
         const map = yield* create()
-        made.state.refuses = 1
-        const error = yield* Effect.flip(scan(map))
-        assert.deepStrictEqual([error.reason._tag, error.map], ["NotPermitted", "m"])
-        made.state.refuses = 0
+        made.control.failNext("loadObject", 24)
+        assert.strictEqual((yield* Effect.flip(scan(map))).errno, 24)
         assert.strictEqual((yield* scan(map)).entries, 1)
-        assert.strictEqual(made.state.loaded, 1)
+      })
+    ).pipe(
+      Effect.andThen(() => {
+        const older = fake([])
+        return run(
+          older,
+          Effect.gen(function* () {
+            const map = yield* create()
+            older.control.failEvery(1, "loadObject", 22)
+            for (let i = 0; i < 3; i++) {
+              const error = yield* Effect.flip(scan(map))
+              assert.deepStrictEqual([error.operation, error.reason._tag], ["load program", "FeatureUnsupported"])
+            }
+            assert.strictEqual(older.control.count("loadObject"), 1)
+          })
+        )
       })
     )
   })
 
-  it.effect("closing waits for the read under way, for it writes to memory that the next scan uses", () => {
+  /** The twin's program, and what is done to its work. */
+  const wrong = (
+    spoil: (control: Uint32Array, records: Uint8Array) => void
+  ): Readonly<Record<string, BpfMemory.Program>> =>
+    Object.fromEntries(
+      Object.entries(MapIterator.twin.programs).map(([name, program]) => [
+        name,
+        (kernel, context, maps) => {
+          program(kernel, context, maps)
+          const words = maps["control"]!.lookup(new Uint8Array(4))!
+          spoil(new Uint32Array(words.buffer, words.byteOffset, WORDS), maps["records"]!.lookup(new Uint8Array(4))!)
+          return 0
+        }
+      ])
+    )
+  it.effect.each([
+    { title: "a byte that is not there", spoil: (_: Uint32Array, records: Uint8Array) => records[50]!++ },
+    { title: "less than there is", spoil: (control: Uint32Array) => control[next]!-- },
+    {
+      title: "a record twice",
+      spoil: (_: Uint32Array, records: Uint8Array) => records.copyWithin(72, 0, 72)
+    },
+    { title: "what it calls not exact", spoil: (control: Uint32Array) => control[missed]!++ },
+    {
+      title: "no end",
+      spoil: (control: Uint32Array) => {
+        control[state] = MORE
+      }
+    }
+  ])("a program that reads $title of a known map is not used, and leaves nothing open", ({ spoil }) => {
+    const made = fake([fills(1), ends], wrong(spoil))
+    return run(
+      made,
+      Effect.gen(function* () {
+        const map = yield* create()
+        const before = made.control.living()
+        const error = yield* Effect.flip(scan(map))
+        assert.deepStrictEqual([error.operation, error.reason._tag], ["run program", "FeatureUnsupported"])
+        assert.deepStrictEqual(made.control.living(), before)
+      })
+    )
+  })
+
+  it.effect("closing waits for the run under way, for it writes to memory that the next scan uses", () => {
     const made = fake([fills(1), fills(1), ends])
     return run(
       made,
       Effect.gen(function* () {
         const map = yield* create()
-        made.state.byHand = true
+        made.kept.byHand = true
         const fiber = yield* Effect.forkChild(scan(map), { startImmediately: true })
         assert.lengthOf(made.underWay, 1)
         const closing = yield* Effect.forkChild(Fiber.interrupt(fiber), { startImmediately: true })
         for (let i = 0; i < 10; i++) yield* Effect.yieldNow
         assert.isUndefined(closing.pollUnsafe())
-        const before = made.control.openFds().length
         made.underWay.shift()!()
         yield* Fiber.join(closing)
-        assert.lengthOf(made.control.openFds(), before - 1)
         // The program was given back.
-        made.state.byHand = false
+        made.kept.byHand = false
         yield* scan(map)
-        assert.strictEqual(made.state.loaded, 1)
+        assert.strictEqual(made.kept.loaded, 1)
       })
     )
   })
@@ -310,7 +334,6 @@ describe("an iterator over a map", () => {
           const map = yield* create()
           const before = made.control.living()
           made.control.failNext("mapMemory", 12, { skip })
-          made.control.failNext("mapMemory", 12, { skip: skip + 1, times: 9 })
           const error = yield* Effect.flip(scan(map))
           assert.deepStrictEqual([error.operation, error.errno], ["map memory", 12])
           assert.deepStrictEqual(made.control.living(), before)
@@ -331,13 +354,16 @@ describe("an iterator over a map", () => {
     })
   )
 
-  it.effect("is refused by name for entries of other sizes", () => {
+  it.effect.each([
+    { changes: { keySize: 16 }, lacks: "an iterator for keys of 16 and values of 56 bytes" },
+    { changes: { flags: 1 }, lacks: "an iterator for maps whose entries are not preallocated" }
+  ])("is refused by name: $lacks", ({ changes, lacks }) => {
     const made = fake([])
     return run(
       made,
       Effect.gen(function* () {
-        const error = yield* Effect.flip(scan(yield* create({ keySize: 16 })))
-        assert.include(error.message, "an iterator for keys of 16 and values of 56 bytes")
+        const error = yield* Effect.flip(scan(yield* create(changes)))
+        assert.include(error.message, lacks)
         assert.strictEqual(made.control.count("loadObject"), 0)
       })
     )

@@ -5,12 +5,15 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import { KEY, keysOf, VALUE, values } from "./churn.ts"
+import { contract } from "./contract/RowScan.contract.ts"
+
+contract("scans by rows in memory", BpfMemory.layerTest({ objects: { [MapIterator.object]: MapIterator.twin } }))
 
 describe("the choice between an iterator and batches", () => {
   it.each([
     ["a large map that is half full", 65_536, { entries: 256, buckets: 512 }, "iterator"],
-    ["a large map with an entry in five buckets", 65_536, { entries: 256, buckets: 1280 }, "iterator"],
-    ["a large map with fewer", 65_536, { entries: 256, buckets: 1281 }, "batch"],
+    ["a large map with an entry in twenty buckets", 65_536, { entries: 256, buckets: 5120 }, "iterator"],
+    ["a large map with fewer", 65_536, { entries: 256, buckets: 5121 }, "batch"],
     ["an empty map", 16_777_216, { entries: 0, buckets: 16_777_216 }, "batch"],
     ["a map that is full but not large", 65_535, { entries: 256, buckets: 256 }, "batch"]
   ] as const)("%s", (_, maxEntries, sample, method) => {
@@ -47,7 +50,7 @@ const withIterator = Layer.merge(iterator(true, 3), BpfMemory.layerTest())
 describe("a scan by rows", () => {
   const scenarios = [
     { title: "takes the iterator for a large map that is well filled", entries: 30_000, method: "iterator" },
-    { title: "takes batches for a large map that is nearly empty", entries: 3000, method: "batch" },
+    { title: "takes batches for a large map that is nearly empty", entries: 1000, method: "batch" },
     { title: "takes batches for a large map of which one batch sees everything", entries: 100, method: "batch" }
   ] as const
   for (const { title, entries, method } of scenarios) {

@@ -1,9 +1,9 @@
 /**
  * How much to ask of the kernel at a time, so that no call holds its CPU for long and none is made for little.
  *
- * Batches and iterators go by it alike: half as much after a call that took longer than is wanted, twice as much after
- * one that took less than nine twentieths. Half of too long is more than that, so it comes to rest where calls take between
- * nine twentieths of the target and all of it; and one call that was late for another reason is forgotten by the next.
+ * Batches go by it: half as much after a call that took longer than is wanted, twice as much after one that took less
+ * than nine twentieths. Half of too long is more than that, so it comes to rest where calls take between nine twentieths
+ * of the target and all of it; and one call that was late for another reason is forgotten by the next.
  */
 import * as Duration from "effect/Duration"
 
@@ -21,7 +21,7 @@ export interface ChunkSize {
 /** What a call in a map of so many entries may take by default. The promise is twice as much. */
 export const targetOf = (maxEntries: number): Duration.Duration => Duration.millis(maxEntries < LARGE ? 1 : 2)
 
-/** What a read of an iterator may take: it is on another thread, and every read has to be waited for there. */
+/** What a run of an iterator may take: it is on another thread, and every run has to be waited for there. */
 export const iteratorTargetOf = (maxEntries: number): Duration.Duration => Duration.times(targetOf(maxEntries), 1.6)
 
 /** Where each entry costs twice as much: nothing of the map is in a cache any more. */

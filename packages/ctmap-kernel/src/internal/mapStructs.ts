@@ -38,20 +38,3 @@ export const openOptions = (flags: number): Uint8Array => {
   view.setUint32(8, flags, true)
   return bytes
 }
-
-/** `union bpf_iter_link_info`, whose first word is the fd of the map. */
-export const iterated = (mapFd: number): Uint8Array => {
-  const bytes = new Uint8Array(16)
-  new DataView(bytes.buffer).setUint32(0, mapFd, true)
-  return bytes
-}
-
-/** `struct bpf_link_create_opts`: its size, and where what is iterated over stands. */
-export const linkOptions = (address: bigint, length: number): Uint8Array => {
-  const bytes = new Uint8Array(32)
-  const view = new DataView(bytes.buffer)
-  view.setBigUint64(0, 32n, true)
-  view.setBigUint64(16, address, true)
-  view.setUint32(24, length, true)
-  return bytes
-}

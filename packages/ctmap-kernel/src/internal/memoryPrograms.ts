@@ -34,6 +34,8 @@ export interface Helpers {
   readonly monotonic: () => bigint
   /** `bpf_get_smp_processor_id`: the CPU that the run is on, 0 unless the caller named another. */
   readonly cpu: number
+  /** The map that the process has open as this fd. */
+  readonly map: (fd: number) => MapView | undefined
 }
 
 /** A program: what it returns is its return value, which BPF_PROG_TEST_RUN does not pass on to callers here. */
@@ -65,7 +67,7 @@ export const loadObject =
   (
     kernel: MemoryKernel,
     objects: Readonly<Record<string, ObjectTwin>>,
-    helpers: Omit<Helpers, "cpu">
+    helpers: Pick<Helpers, "monotonic">
   ): Bpf.Calls["loadObject"] =>
   (spec) => {
     if (!kernel.settings.programs) return { errno: EINVAL, log: "this kernel has no programs of this type" }
@@ -77,24 +79,32 @@ export const loadObject =
     const views: Record<string, MapView> = {}
     const held: Array<MemoryMap> = []
     const programs: Record<string, number> = {}
+    const map = (fd: number): MapView | undefined => {
+      const found = kernel.mapOf(fd)
+      return typeof found === "number" ? undefined : viewOf(found)
+    }
     const close = (): void => {
       for (const fd of [...Object.values(fds), ...Object.values(programs)]) kernel.close(fd)
     }
     for (const name of new Set([...Object.keys(twin.maps ?? {}), ...Object.keys(spec.reuse ?? {})])) {
       const fd = mapFd(kernel, twin, spec, name)
-      const map = fd < 0 ? fd : kernel.mapOf(fd)
-      if (typeof map === "number") {
+      const made = fd < 0 ? fd : kernel.mapOf(fd)
+      if (typeof made === "number") {
         close()
-        return { errno: -map, log: `map "${name}" of object "${spec.name}" cannot be had: ${map}` }
+        return { errno: -made, log: `map "${name}" of object "${spec.name}" cannot be had: ${made}` }
       }
       fds[name] = fd
-      views[name] = viewOf(map)
-      held.push(map)
+      views[name] = viewOf(made)
+      held.push(made)
     }
     for (const name of spec.programs) {
       const program = twin.programs[name]
       if (program === undefined) continue
-      const fd = kernel.createProgram(name, (context, cpu) => void program({ ...helpers, cpu }, context, views), held)
+      const fd = kernel.createProgram(
+        name,
+        (context, cpu) => void program({ ...helpers, cpu, map }, context, views),
+        held
+      )
       if (fd < 0) {
         close()
         return { errno: -fd, log: `program "${name}" of object "${spec.name}" cannot be had: ${fd}` }
