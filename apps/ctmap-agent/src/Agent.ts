@@ -4,6 +4,7 @@
  * @since 0.1.0
  */
 import { Hive } from "ctmap-cell"
+import * as Api from "./cells/api.ts"
 import * as Clock from "./cells/clock.ts"
 import * as Cluster from "./cells/cluster.ts"
 import * as Endpoints from "./cells/endpoints.ts"
@@ -12,6 +13,7 @@ import * as Instance from "./cells/instance.ts"
 import * as Kernel from "./cells/kernel.ts"
 import * as Log from "./cells/log.ts"
 import * as Maps from "./cells/maps.ts"
+import * as Metrics from "./cells/metrics.ts"
 import * as Presence from "./cells/presence.ts"
 import * as Pressure from "./cells/pressure.ts"
 import * as Privileges from "./cells/privileges.ts"
@@ -40,6 +42,8 @@ export const hive = Hive.make("ctmap", {
     Gc.cell,
     Presence.cell,
     Pressure.cell,
+    Metrics.cell,
+    Api.cell,
     // The last to start, and the first to stop.
     Systemd.cell
   ]

@@ -13,7 +13,14 @@ import { ConfigUnreadable, type Configuration } from "./Configuration.ts"
 export const DEFAULT_FILE = "/etc/ctmap/agent.yaml"
 
 /** Variables with our prefix that are no settings of the agent. */
-const ignore = ["CTMAP_CONFIG", "CTMAP_DEBUG", "CTMAP_AGENT_SOCKET", "CTMAP_PRIVILEGED", "CTMAP_GOLDEN"]
+const ignore = [
+  "CTMAP_CONFIG",
+  "CTMAP_DEBUG",
+  "CTMAP_AGENT_SOCKET",
+  "CTMAP_AGENT_TOKEN",
+  "CTMAP_PRIVILEGED",
+  "CTMAP_GOLDEN"
+]
 
 /** @since 0.1.0 */
 export interface Sources {

@@ -3,7 +3,7 @@
  *
  * @since 0.1.0
  */
-import { readFileSync, writeSync } from "node:fs"
+import { writeSync } from "node:fs"
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import * as Cause from "effect/Cause"
@@ -14,10 +14,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import { cli, cliConfig } from "./Cli.ts"
-
-/** One level below the package, from `src` and from `dist`. */
-const version = (JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as { version: string })
-  .version
+import { version } from "./Version.ts"
 
 const usage = new Set(["SettingsError", "ConfigUnreadable"])
 

@@ -29,11 +29,17 @@ export const makeKernel = () =>
 
 export type Twin = ReturnType<typeof makeKernel>
 
+/** No socket where a real agent has its own, unless a test names one. */
+const sources = (flags: () => ReadonlyArray<string>) => {
+  const named = flags().some((flag) => flag.startsWith("--api-socket="))
+  return { flags: [...flags(), ...(named ? [] : ["--api-socket="])] }
+}
+
 /** What the program gives to the hive, for tests: settings as flags, which a test can change. */
 export const given = (flags: () => ReadonlyArray<string> = () => []) => {
   let level: Level = "info"
   return Layer.mergeAll(
-    Layer.succeed(Configuration, { load: Effect.suspend(() => Settings.load(hive, { flags: flags() })) }),
+    Layer.succeed(Configuration, { load: Effect.suspend(() => Settings.load(hive, sources(flags))) }),
     Layer.succeed(LogControl, {
       level: Effect.sync(() => level),
       setLevel: (next) => Effect.sync(() => void (level = next))
@@ -44,7 +50,7 @@ export const given = (flags: () => ReadonlyArray<string> = () => []) => {
 /** The agent over a twin. */
 export const agent = (twin: Twin, flags: () => ReadonlyArray<string> = () => []) =>
   Layer.unwrap(
-    Effect.map(Settings.load(hive, { flags: flags() }), (settings) =>
+    Effect.map(Settings.load(hive, sources(flags)), (settings) =>
       Hive.layer(
         hive.pipe(
           Hive.replace(

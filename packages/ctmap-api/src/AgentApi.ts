@@ -40,6 +40,7 @@ export class Boundary extends HttpApiMiddleware.Service<Boundary>()("ctmap-api/A
     Problem.RequestTimeout,
     Problem.PayloadTooLarge,
     Problem.UnsupportedMediaType,
+    Problem.HeadersTooLarge,
     Problem.InternalError
   ]
 }) {}
@@ -52,7 +53,7 @@ export class Boundary extends HttpApiMiddleware.Service<Boundary>()("ctmap-api/A
  */
 export class Access extends HttpApiMiddleware.Service<Access>()("ctmap-api/AgentApi/Access", {
   security: { bearer: HttpApiSecurity.bearer },
-  error: [Problem.Unauthorized, Problem.ReadOnly]
+  error: [Problem.Unauthorized, Problem.ReadOnly, Problem.ForeignHost]
 }) {}
 
 const about = (summary: string, description: string) => OpenApi.annotations({ summary, description })
@@ -90,18 +91,22 @@ const maps = HttpApiGroup.make("maps")
   )
   .annotateMerge(OpenApi.annotations({ description: "Tables and what is in them." }))
 
+/** Why a pass does not do what it was asked to. */
+const refusals = [
+  Problem.NotFound,
+  Problem.GuardStopped,
+  Problem.ClockImplausible,
+  Problem.LayoutUnknown,
+  Problem.PairBroken,
+  Problem.KernelFailed
+] as const
+
 const collector = HttpApiGroup.make("collector")
   .add(
     HttpApiEndpoint.post("gc", "/gc", {
       payload: Request.Gc,
       success: Collection.CtCollection,
-      error: [
-        Problem.NotFound,
-        Problem.GuardStopped,
-        Problem.ClockImplausible,
-        Problem.LayoutUnknown,
-        Problem.KernelFailed
-      ]
+      error: refusals
     })
       .annotateMerge(
         about(
@@ -113,13 +118,7 @@ const collector = HttpApiGroup.make("collector")
     HttpApiEndpoint.post("purge", "/purge", {
       payload: Request.Purge,
       success: Collection.CtCollection,
-      error: [
-        Problem.NotFound,
-        Problem.GuardStopped,
-        Problem.ClockImplausible,
-        Problem.LayoutUnknown,
-        Problem.KernelFailed
-      ]
+      error: refusals
     })
       .annotateMerge(
         about(
@@ -131,7 +130,7 @@ const collector = HttpApiGroup.make("collector")
     HttpApiEndpoint.post("purgeOrphans", "/nat/purge-orphans", {
       payload: Request.PurgeOrphans,
       success: Collection.NatCollection,
-      error: [Problem.NotFound, Problem.GuardStopped, Problem.LayoutUnknown, Problem.KernelFailed]
+      error: refusals
     })
       .annotateMerge(about("Delete NAT entries without a connection", "Looks twice before it deletes."))
       .annotate(Changes, true),
@@ -146,7 +145,8 @@ const collector = HttpApiGroup.make("collector")
       about(
         "What passes delete, live",
         "Server-sent events: deleted, pass, lost. From now on and without replay; a comment every 15 s keeps the " +
-          "connection open. A reader that is too slow is told how much it lost."
+          "connection open. A reader that is too slow is told how much it lost; it may " +
+          "hear of a pass before all of what that has deleted."
       )
     )
   )

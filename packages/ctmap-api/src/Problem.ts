@@ -46,6 +46,13 @@ export class ReadOnly extends HttpApiError.Problem<ReadOnly>()("ReadOnly", {
   title: "This listener is read-only"
 }) {}
 
+/** The request was addressed to a host that this listener is not: a page in somebody's browser can do that. @since 0.1.0 */
+export class ForeignHost extends HttpApiError.Problem<ForeignHost>()("ForeignHost", {
+  type: urn("foreign-host"),
+  status: 403,
+  title: "Not addressed to this host"
+}) {}
+
 /** There is no such map, or nothing is served under this path. @since 0.1.0 */
 export class NotFound extends HttpApiError.Problem<NotFound>()("NotFound", {
   type: urn("not-found"),
@@ -100,6 +107,13 @@ export class UnsupportedMediaType extends HttpApiError.Problem<UnsupportedMediaT
   title: "The body is of a type that is not understood"
 }) {}
 
+/** The head of the request is larger than any that makes sense. @since 0.1.0 */
+export class HeadersTooLarge extends HttpApiError.Problem<HeadersTooLarge>()("HeadersTooLarge", {
+  type: urn("headers-too-large"),
+  status: 431,
+  title: "The head of the request is too large"
+}) {}
+
 /** The times of a table do not fit the clock, so nothing of it can be said to have expired. @since 0.1.0 */
 export class ClockImplausible extends HttpApiError.Problem<ClockImplausible>()(
   "ClockImplausible",
@@ -112,6 +126,13 @@ export class LayoutUnknown extends HttpApiError.Problem<LayoutUnknown>()(
   "LayoutUnknown",
   { type: urn("layout-unknown"), status: 422, title: "The layout of the map is not known" },
   { map: Schema.String, ...Done }
+) {}
+
+/** Of the maps that are used together one is missing, or they are not of one owner. @since 0.1.0 */
+export class PairBroken extends HttpApiError.Problem<PairBroken>()(
+  "PairBroken",
+  { type: urn("pair-broken"), status: 422, title: "The maps do not make a pair" },
+  Done
 ) {}
 
 /** Settings were read again and are not valid: everything stays as it was. @since 0.1.0 */
@@ -154,14 +175,17 @@ export const Problem = Schema.Union([
   InvalidRequest,
   Unauthorized,
   ReadOnly,
+  ForeignHost,
   NotFound,
   MethodNotAllowed,
   RequestTimeout,
   GuardStopped,
   PayloadTooLarge,
   UnsupportedMediaType,
+  HeadersTooLarge,
   ClockImplausible,
   LayoutUnknown,
+  PairBroken,
   SettingsInvalid,
   InternalError,
   Unhealthy,

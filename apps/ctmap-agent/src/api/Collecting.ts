@@ -1,0 +1,197 @@
+/**
+ * From requests to passes, and from what pairs came to, to one answer.
+ *
+ * @since 0.1.0
+ */
+import { type Collection, Problem, type Request } from "ctmap-api"
+import { type CtTime, type Family, Filter, FilterParser } from "ctmap-core"
+import { type Collector, type CtMapSources, GcPass, GcRunner, type Guard, NatPass } from "ctmap-gc"
+import { type BpfError, type CtPair, type Dump, type KernelClock, Owner, type Scan } from "ctmap-kernel"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import { invalid } from "./Edge.ts"
+
+/** What a pass over a pair can fail with. */
+type PairError =
+  | BpfError.BpfError
+  | CtPair.HalfPair
+  | CtPair.NotAPair
+  | CtTime.ClockError
+  | Dump.UnknownLayout
+  | Filter.FilterUnsupported
+  | Guard.GuardStopped
+  | KernelClock.ImplausibleClock
+  | Scan.Incomplete
+
+/** @since 0.1.0 */
+export type CollectProblem =
+  | Problem.ClockImplausible
+  | Problem.GuardStopped
+  | Problem.InvalidRequest
+  | Problem.KernelFailed
+  | Problem.LayoutUnknown
+  | Problem.NotFound
+  | Problem.PairBroken
+
+/** Deletes what has expired. @since 0.1.0 */
+export const gc = ({ dryRun = false, families, owner, where }: Request.Gc) =>
+  Effect.gen(function* () {
+    const { run } = yield* GcRunner.GcRunner
+    const choose: GcRunner.Choice = (source) =>
+      (families === undefined || families.includes(source.family)) &&
+      (owner === undefined || Owner.describe(source.owner) === owner)
+    const request = { expired: true, ...(where === undefined ? {} : { within: parsed(where) }) }
+    return yield* answered(dryRun, ofCt, run(request, { dryRun, choose }))
+  })
+
+/** Deletes what fits every selector. @since 0.1.0 */
+export const purge = ({ dryRun = false, ips, ports, protocol, where }: Request.Purge) =>
+  Effect.gen(function* () {
+    const { run } = yield* GcRunner.GcRunner
+    const terms = [
+      ...(ips === undefined ? [] : [parsed(`host {${ips.join(", ")}}`)]),
+      ...(ports === undefined ? [] : [parsed(`port {${ports.join(", ")}}`)]),
+      ...(protocol === undefined ? [] : [parsed(`proto ${protocol}`)]),
+      ...(where === undefined ? [] : [parsed(where)])
+    ]
+    const filter = terms.reduce((left, right) => Filter.and(left, right))
+    const choose: GcRunner.Choice = ({ family }) => familiesOf(ips ?? []).includes(family)
+    return yield* answered(dryRun, ofCt, run({ filter }, { dryRun, choose }))
+  })
+
+/** Deletes NAT entries whose connection is gone. @since 0.1.0 */
+export const purgeOrphans = ({ dryRun = false, families }: Request.PurgeOrphans) =>
+  Effect.gen(function* () {
+    const { purgeOrphans: run } = yield* GcRunner.GcRunner
+    const choose: GcRunner.Choice = ({ family }) => families === undefined || families.includes(family)
+    return yield* answered(dryRun, ofNat, run({ dryRun, choose }))
+  })
+
+/** The schema of the request has parsed it before. */
+const parsed = (text: string): Filter.Filter => Result.getOrThrow(FilterParser.parse(text))
+
+/** The families whose tables can hold one of these addresses; both where there are none. */
+const familiesOf = (ips: ReadonlyArray<string>): ReadonlyArray<Family.Family> => {
+  const found = new Set<Family.Family>(ips.map((ip) => (ip.includes(":") ? "ipv6" : "ipv4")))
+  return found.size === 0 ? ["ipv4", "ipv6"] : [...found]
+}
+
+/** Of a pass over CT maps or over a NAT map. */
+type Outcome<P> = Omit<Collection.CtOutcome, "pass"> & { readonly pass?: P }
+type Told<P> = Pick<Outcome<P>, "wanted" | "deleted"> & { readonly pass: P }
+
+interface Answer<P> extends Omit<Collection.CtCollection, "pairs"> {
+  readonly pairs: ReadonlyArray<Outcome<P>>
+}
+
+const ofCt = ({ counts, pass }: Collector.Collected): Told<GcPass.GcPass> => ({ ...counts, pass })
+
+const ofNat = (pass: NatPass.NatPass | undefined): Told<NatPass.NatPass> | undefined =>
+  pass && { wanted: pass.wanted, deleted: NatPass.deleted(pass), pass }
+
+/** What passes that broke off had deleted by then, for all of their requests; by pair. */
+type BrokenOff = (pair: string) => number
+
+/** One answer, or the gravest of what pairs were refused for. */
+const answered = <A, P extends GcPass.GcPass | NatPass.NatPass>(
+  dryRun: boolean,
+  toldOf: (result: A) => Told<P> | undefined,
+  run: Effect.Effect<GcRunner.Ran<A, PairError>, CtMapSources.OpenError>
+): Effect.Effect<Answer<P>, CollectProblem, GcRunner.GcRunner> =>
+  Effect.gen(function* () {
+    const { lastPasses } = yield* GcRunner.GcRunner
+    const before = new Set((yield* lastPasses).map(({ serial }) => serial))
+    const ran = yield* Effect.mapError(
+      run,
+      ({ message }) => new Problem.KernelFailed({ detail: message, deleted: 0, pairs: [] })
+    )
+    const broken = (yield* lastPasses).filter(({ completed, serial }) => !completed && !before.has(serial))
+    const brokenOff: BrokenOff = (pair) =>
+      broken
+        .filter(({ family, owner }) => `${family} ${owner}` === pair)
+        .reduce((sum, pass) => sum + GcPass.total(pass, "deleted"), 0)
+    const pairs = ran.pairs.map((each) => outcomeOf(each, toldOf, brokenOff))
+    const sum = (name: "wanted" | "deleted") => pairs.reduce((total, outcome) => total + outcome[name], 0)
+    const done: Done = { deleted: sum("deleted"), pairs: pairs as Done["pairs"] }
+    const errors = ran.pairs.flatMap(({ exit }) => Option.toArray(Exit.findErrorOption(exit)))
+    const [worst] = errors.filter((error) => !isAbsent(error)).toSorted((a, b) => gravity(a) - gravity(b))
+    if (worst !== undefined) return yield* Effect.fail(problemOf(worst, done))
+    if (pairs.some(({ outcome }) => outcome === "failed")) {
+      return yield* new Problem.KernelFailed({ ...done, detail: "the pass was broken off, as the agent stops" })
+    }
+    if (pairs.every(({ outcome }) => outcome === "absent")) {
+      const why = pairs[0]?.why ?? "there are no such tables: /v1/maps lists what is pinned"
+      return yield* new Problem.NotFound({ detail: why })
+    }
+    return { dryRun, wanted: sum("wanted"), deleted: done.deleted, pairs }
+  })
+
+const outcomeOf = <A, P>(
+  { exit, pair, source }: GcRunner.Ran<A, PairError>["pairs"][number],
+  toldOf: (result: A) => Told<P> | undefined,
+  brokenOff: BrokenOff
+): Outcome<P> => {
+  const about = { pair, family: source.family, owner: Owner.describe(source.owner) }
+  const none = { ...about, wanted: 0, deleted: 0 }
+  if (Exit.isSuccess(exit)) {
+    const told = toldOf(exit.value)
+    return told === undefined
+      ? { ...none, outcome: "absent", why: "it has no NAT map" }
+      : { ...about, outcome: "collected", ...told }
+  }
+  const error = Option.getOrUndefined(Exit.findErrorOption(exit))
+  if (error === undefined) return { ...none, outcome: "failed", why: "it was broken off" }
+  if (isAbsent(error)) return { ...none, outcome: "absent", why: error.message }
+  const outcome = isRefusal(error) ? "stopped" : "failed"
+  if (error._tag === "GuardStopped") {
+    return { ...about, outcome, why: error.message, wanted: error.wanted, deleted: error.deleted }
+  }
+  const deleted = brokenOff(pair)
+  return { ...about, outcome, why: error.message, wanted: deleted, deleted }
+}
+
+interface Done {
+  readonly deleted: number
+  readonly pairs: ReadonlyArray<Collection.CtOutcome | Collection.NatOutcome>
+}
+
+const isAbsent = (error: PairError): boolean => error._tag === "BpfError" && error.reason._tag === "PinNotFound"
+
+const isRefusal = ({ _tag }: PairError): boolean => gravity({ _tag }) < order.indexOf("ClockError")
+
+const order: ReadonlyArray<PairError["_tag"]> = [
+  "FilterUnsupported",
+  "GuardStopped",
+  "ImplausibleClock",
+  "UnknownLayout",
+  "NotAPair",
+  "HalfPair",
+  "ClockError",
+  "BpfError",
+  "Incomplete"
+]
+const gravity = ({ _tag }: Pick<PairError, "_tag">): number => order.indexOf(_tag)
+
+const problemOf = (error: PairError, done: Done): CollectProblem => {
+  const elsewhere = done.deleted - ("deleted" in error ? error.deleted : 0)
+  const detail = elsewhere > 0 ? `${error.message} (${elsewhere} entries of other tables were deleted)` : error.message
+  switch (error._tag) {
+    case "FilterUnsupported":
+      return invalid([{ path: ["payload", "where"], message: error.message }])
+    case "GuardStopped": {
+      const { allowed, entries, limit, map, wanted } = error
+      return new Problem.GuardStopped({ ...done, detail, allowed, entries, limit, map, wanted })
+    }
+    case "ImplausibleClock":
+      return new Problem.ClockImplausible({ ...done, detail, map: error.map })
+    case "UnknownLayout":
+      return new Problem.LayoutUnknown({ ...done, detail, map: error.map })
+    case "NotAPair":
+    case "HalfPair":
+      return new Problem.PairBroken({ ...done, detail })
+    default:
+      return new Problem.KernelFailed({ ...done, detail })
+  }
+}

@@ -1,0 +1,244 @@
+/**
+ * Entries as lines of JSON, a batch at a time.
+ *
+ * Nothing is read ahead of the reader: memory is one batch of the kernel and one chunk of text, however large the table
+ * and however slow the reader.
+ *
+ * @since 0.1.0
+ */
+import { type AgentStream, Problem, type Request } from "ctmap-api"
+import {
+  CtColumns,
+  CtJson,
+  CtTime,
+  Family,
+  type Filter,
+  FilterParser,
+  FilterPredicate,
+  MapName,
+  NatColumns
+} from "ctmap-core"
+import {
+  Bpf,
+  type BpfError,
+  type BpfMap,
+  CtMaps,
+  type CtPair,
+  KernelClock,
+  Layout,
+  MapIterator,
+  NatMaps,
+  Owner,
+  Pins,
+  RowScan,
+  type Scan
+} from "ctmap-kernel"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { invalid } from "./Edge.ts"
+
+type Columns = CtColumns.CtColumns | NatColumns.NatColumns
+
+/** A map that is listed, and how. */
+interface Source {
+  readonly map: BpfMap.BpfMap
+  readonly columns: Columns
+  readonly wants: (row: number) => boolean
+  readonly line: (row: number) => string
+}
+
+/** @since 0.1.0 */
+export type ListProblem = Problem.InvalidRequest | Problem.KernelFailed | Problem.LayoutUnknown | Problem.NotFound
+
+/** What maps are opened and read with. @since 0.1.0 */
+export type Kernel = Bpf.Bpf | CtMaps.CtMaps | NatMaps.NatMaps | KernelClock.KernelClock | MapIterator.MapIterator
+
+/**
+ * Opens what a query is about and reads the first batch. What fails by then is a problem; what fails later is the last
+ * line of the stream, which itself never fails. The maps are open as long as the scope is.
+ *
+ * @since 0.1.0
+ */
+export const open = (
+  query: Request.EntriesQuery
+): Effect.Effect<Stream.Stream<Uint8Array>, ListProblem, Kernel | Scope.Scope> =>
+  Effect.gen(function* () {
+    const clock = yield* reading
+    const filter = query.where === undefined ? undefined : Result.getOrThrow(FilterParser.parse(query.where))
+    const maps = yield* Effect.mapError(openMaps(query), kernelFailed)
+    if (maps.length === 0) return yield* nothing(query)
+    const sources = yield* Effect.forEach(maps, (map) => sourceOf(map, filter, clock))
+    const kernel = Context.make(Bpf.Bpf, yield* Bpf.Bpf).pipe(
+      Context.add(MapIterator.MapIterator, yield* MapIterator.MapIterator)
+    )
+    const sent = { entries: 0, limit: query.limit ?? Number.POSITIVE_INFINITY }
+    const chunks = Stream.provideContext(
+      Stream.flatMap(Stream.fromIterable(sources).pipe(Stream.rechunk(1)), (source) => chunksOf(source, sent)),
+      kernel
+    )
+    const pull = yield* Stream.toPull(chunks)
+    const first = yield* Effect.result(
+      Effect.catchTag(pull, "Done", () => Effect.succeed([] as ReadonlyArray<Uint8Array>))
+    )
+    if (Result.isFailure(first)) return yield* Effect.fail(kernelFailed(first.failure))
+    const rest = first.success.length === 0 ? Stream.empty : Stream.fromPull(Effect.succeed(pull))
+    return Stream.concat(Stream.fromIterable(first.success), rest).pipe(
+      Stream.catch((error) => Stream.succeed(failure(error.message, sent.entries)))
+    )
+  })
+
+const kernelFailed = ({ message }: { readonly message: string }) =>
+  new Problem.KernelFailed({ detail: message, deleted: 0, pairs: [] })
+
+const encoder = new TextEncoder()
+
+const failure = (detail: string, entries: number): Uint8Array =>
+  encoder.encode(`${JSON.stringify({ type: "error", detail, entries } satisfies AgentStream.ListingFailed)}\n`)
+
+interface Reading {
+  readonly source: CtTime.ClockSource
+  readonly now: number
+}
+
+/** Without a clock entries are listed all the same, without times that are relative to now. */
+const reading: Effect.Effect<Reading | undefined, never, KernelClock.KernelClock> = Effect.flatMap(
+  KernelClock.KernelClock,
+  ({ now, source }) => Effect.match(now, { onSuccess: (value) => ({ source, now: value }), onFailure: () => undefined })
+)
+
+type AnyMap = CtPair.CtMap | CtPair.NatMap
+
+const openMaps = ({ cluster, endpoint, family, map: names, nat = false }: Request.EntriesQuery) =>
+  Effect.gen(function* () {
+    const ct = yield* CtMaps.CtMaps
+    const nats = yield* NatMaps.NatMaps
+    const found: Array<AnyMap> = []
+    const add = (opened: Effect.Effect<AnyMap, BpfError.BpfError, Scope.Scope>) =>
+      opened.pipe(
+        Effect.map((map) => void found.push(map)),
+        Effect.catchReason("BpfError", "PinNotFound", () => Effect.void)
+      )
+    if (names !== undefined) {
+      for (const name of names) {
+        const denoted = MapName.parse(name)
+        const owner = denoted && Pins.ownerOf(denoted)
+        if (denoted === undefined || owner === undefined) continue
+        if ("kind" in denoted) yield* add(ct.open({ ...denoted.kind, owner }))
+        else if ("family" in denoted && owner._tag !== "Endpoint") yield* add(nats.open(denoted.family, owner))
+      }
+      return found
+    }
+    const families = Family.all.filter((each) => family === undefined || family === each)
+    const owner =
+      cluster !== undefined ? Owner.cluster(cluster) : endpoint !== undefined ? Owner.endpoint(endpoint) : Owner.global
+    if (!nat) {
+      const wanted = { ipv4: families.includes("ipv4"), ipv6: families.includes("ipv6") }
+      found.push(...(yield* ct.openAll(owner, wanted)))
+    } else if (owner._tag !== "Endpoint") {
+      for (const each of families) yield* add(nats.open(each, owner))
+    }
+    return found
+  })
+
+const nothing = (query: Request.EntriesQuery): Effect.Effect<never, Problem.InvalidRequest | Problem.NotFound> => {
+  const wrong = (query.map ?? []).filter((name) => {
+    const denoted = MapName.parse(name)
+    return denoted === undefined || Pins.ownerOf(denoted) === undefined
+  })
+  if (wrong.length > 0) {
+    return Effect.fail(
+      invalid(
+        wrong.map((name) => ({ path: ["query", "map"], message: `"${name}" is not the name of a CT or NAT map` }))
+      )
+    )
+  }
+  if (query.nat === true && query.endpoint !== undefined) {
+    return Effect.fail(invalid([{ path: ["query", "endpoint"], message: "endpoints have no NAT maps of their own" }]))
+  }
+  return new Problem.NotFound({ detail: "no such map is pinned: /v1/maps lists what is there" })
+}
+
+const sourceOf = (
+  opened: AnyMap,
+  filter: Filter.Filter | undefined,
+  clock: Reading | undefined
+): Effect.Effect<Source, Problem.InvalidRequest | Problem.LayoutUnknown> =>
+  Effect.gen(function* () {
+    const { family, map } = opened
+    const time = clock === undefined ? {} : { now: clock.now, secondsPerUnit: CtTime.secondsPerUnit(clock.source) }
+    const context: CtJson.Context = { map: map.name, ...(clock === undefined ? {} : { clock }) }
+    const compiled = <A>(predicate: Result.Result<A, Filter.FilterUnsupported>) =>
+      Effect.mapError(Effect.fromResult(predicate), ({ message }) => invalid([{ path: ["query", "where"], message }]))
+    const unknown = (why: string) =>
+      new Problem.LayoutUnknown({
+        detail: `the entries of ${map.name} cannot be read: ${why}`,
+        map: map.name,
+        deleted: 0,
+        pairs: []
+      })
+    if (opened._tag === "CtMap") {
+      const { layout } = opened
+      const release = Layout.releaseOf(layout)
+      if (release === undefined) return yield* unknown(layout._tag === "Unknown" ? layout.why : "")
+      const columns = new CtColumns.CtColumns({ family, release })
+      const wants = filter && (yield* compiled(FilterPredicate.compileCt(filter, { family, release, ...time })))
+      return {
+        map,
+        columns,
+        wants: wants === undefined ? () => true : (row) => wants(columns, row),
+        line: (row) => JSON.stringify(CtJson.ctRecord(columns, row, context))
+      }
+    }
+    if (opened.mismatch !== undefined) return yield* unknown(opened.mismatch)
+    const release = "1.17"
+    const columns = new NatColumns.NatColumns({ family, release })
+    const wants = filter && (yield* compiled(FilterPredicate.compileNat(filter, { family, release, ...time })))
+    return {
+      map,
+      columns,
+      wants: wants === undefined ? () => true : (row) => wants(columns, row),
+      line: (row) => JSON.stringify(CtJson.natRecord(columns, row, context))
+    }
+  })
+
+/** Lines of so many rows are made at a time, in less than a millisecond; then others have their turn. */
+const ROWS = 64
+/** Rows that are looked at between two turns where few are wanted. */
+const LOOKED_AT = 1024
+
+interface Sent {
+  entries: number
+  readonly limit: number
+}
+
+const chunksOf = (
+  { columns, line, map, wants }: Source,
+  sent: Sent
+): Stream.Stream<Uint8Array, BpfError.BpfError | Scan.Incomplete, Bpf.Bpf> =>
+  RowScan.stream(map).pipe(
+    Stream.takeWhile(() => sent.entries < sent.limit),
+    Stream.flatMap((rows) => {
+      columns.bind(rows)
+      return Stream.unfold(0, (from) =>
+        Effect.gen(function* () {
+          if (from >= rows.count || sent.entries >= sent.limit) return undefined
+          yield* Effect.yieldNow
+          const lines: Array<string> = []
+          let row = from
+          const end = Math.min(rows.count, from + LOOKED_AT)
+          for (; row < end && lines.length < ROWS && sent.entries < sent.limit; row++) {
+            if (!wants(row)) continue
+            lines.push(line(row))
+            sent.entries++
+          }
+          return [lines.length === 0 ? none : encoder.encode(`${lines.join("\n")}\n`), row] as const
+        })
+      )
+    }),
+    Stream.filter((chunk) => chunk.length > 0)
+  )
+
+const none = new Uint8Array(0)

@@ -1,0 +1,105 @@
+/**
+ * The API: on a unix socket, and on TCP where that is asked for.
+ *
+ * @since 0.1.0
+ */
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import { AgentClient } from "ctmap-api"
+import { Cell, Health } from "ctmap-cell"
+import { Collector, GcEvents, GcRunner, MapPressure } from "ctmap-gc"
+import { CtMaps, KernelClock, MapIterator, NatMaps } from "ctmap-kernel"
+import * as Effect from "effect/Effect"
+import * as HttpRouter from "effect/http/HttpRouter"
+import type * as HttpServer from "effect/http/HttpServer"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import * as Access from "../api/Access.ts"
+import * as Listener from "../api/Listener.ts"
+import * as Routes from "../api/Routes.ts"
+import * as Streams from "../api/Streams.ts"
+import { Exposition } from "../Exposition.ts"
+import { LogControl } from "../Logs.ts"
+import { Reload } from "../Reload.ts"
+import { keys } from "./kernel.ts"
+
+const config = Schema.Struct({
+  apiSocket: Schema.String.annotate({ description: "the unix socket of the API; empty: none" }).pipe(
+    Schema.withDecodingDefaultKey(Effect.succeed(AgentClient.SOCKET))
+  ),
+  apiSocketGroup: Schema.optionalKey(
+    Schema.NonEmptyString.annotate({ description: "members of this group may use the socket, besides root" })
+  ),
+  apiListen: Schema.optionalKey(
+    Schema.String.check(
+      Schema.makeFilter((text: string) =>
+        Listener.parseHostPort(text, LOOPBACK) === undefined
+          ? "Expected HOST:PORT, or a port for 127.0.0.1, such as 127.0.0.1:9964"
+          : undefined
+      )
+    ).annotate({
+      description: "serve the API on TCP, too: HOST:PORT, or a port of 127.0.0.1; read-only without a token"
+    })
+  ),
+  apiToken: Schema.optionalKey(
+    Schema.RedactedFromValue(Schema.NonEmptyString).annotate({
+      description: "what requests over TCP must send as a bearer token; with it, they may change things"
+    })
+  ),
+  apiMaxEventStreams: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1024 }))
+    .annotate({ description: "readers of live events at a time" })
+    .pipe(Schema.withDecodingDefaultKey(Effect.succeed(16)))
+})
+
+const LOOPBACK = "127.0.0.1"
+
+const serve = <E>(policy: Access.Policy, listener: Layer.Layer<HttpServer.HttpServer, E>) =>
+  HttpRouter.serve(Routes.layer(policy), Routes.options).pipe(
+    Layer.provide(Layer.merge(listener, NodeHttpServer.layerHttpServices))
+  )
+
+/** @since 0.1.0 */
+export const cell = Cell.make("api", {
+  description: "answers questions and takes orders: status, tables, passes, events, settings",
+  config,
+  needs: [
+    ...keys,
+    KernelClock.KernelClock,
+    MapIterator.MapIterator,
+    CtMaps.CtMaps,
+    NatMaps.NatMaps,
+    GcRunner.GcRunner,
+    Collector.Collector,
+    GcEvents.GcEvents,
+    MapPressure.MapPressure,
+    Exposition,
+    LogControl,
+    Reload
+  ],
+  layer: ({ apiListen, apiMaxEventStreams, apiSocket: path, apiSocketGroup: group, apiToken: token }) => {
+    const tcp = apiListen === undefined ? undefined : Listener.parseHostPort(apiListen, LOOPBACK)
+    const unix = path === "" ? Layer.empty : serve(Access.local, Listener.layerUnix({ path, group }))
+    const remote =
+      tcp === undefined ? Layer.empty : serve({ _tag: "remote", host: tcp.host, token }, Listener.layerTcp(tcp))
+    const said = Effect.gen(function* () {
+      // Released before the servers: readers of events go, and do not hold them up.
+      const { stop } = yield* Streams.Streams
+      yield* Effect.addFinalizer(() => stop)
+      if (tcp !== undefined && !Listener.isLoopback(tcp.host)) {
+        yield* token === undefined
+          ? Effect.logWarning(`whoever reaches ${apiListen} can read the tables of this host: set api-token`)
+          : Effect.logWarning(`the API on ${apiListen} is not encrypted: its token can be read on the way`)
+      }
+      const places = [
+        ...(path === "" ? [] : [path]),
+        ...(tcp === undefined ? [] : [`${apiListen} (${token === undefined ? "read-only" : "with a token"})`])
+      ]
+      yield* places.length === 0
+        ? Health.stopped("off: neither a socket nor an address is set")
+        : Health.ok(`serves on ${places.join(" and ")}`)
+    })
+    return Layer.effectDiscard(said).pipe(
+      Layer.provide(Layer.merge(unix, remote)),
+      Layer.provide(Streams.layer(apiMaxEventStreams))
+    )
+  }
+})

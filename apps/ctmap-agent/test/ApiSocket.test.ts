@@ -1,0 +1,426 @@
+/** The API over real sockets: who may connect, what is refused, and what those cost who are slow or many. */
+import { existsSync, linkSync, mkdirSync, statSync, writeFileSync } from "node:fs"
+import { createServer, connect } from "node:net"
+import { join } from "node:path"
+import { assert, describe, it } from "@effect/vitest"
+import { AgentClient } from "ctmap-api"
+import { CtEntry, MapName } from "ctmap-core"
+import { GcEvents, GcRunner } from "ctmap-gc"
+import { Bpf, Owner } from "ctmap-kernel"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
+import { type Answer, ask, folder, problemOf, serving, settled, stream } from "./apiStage.ts"
+import { agent, makeKernel, restore, ROOT, type Twin } from "./stage.ts"
+
+const why = (exit: Exit.Exit<unknown, unknown>): string =>
+  Exit.isFailure(exit)
+    ? String(Exit.findErrorOption(exit).pipe((found) => (found._tag === "Some" ? found.value : exit.cause)))
+    : "started"
+
+/** A port that nobody has. */
+const freePort = Effect.callback<number>((resume) => {
+  const server = createServer()
+  server.listen(0, "127.0.0.1", () => {
+    const address = server.address()
+    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
+  })
+})
+
+/** Bytes on a socket, and what comes back. */
+const sent = (path: string, text: string): Effect.Effect<string> =>
+  Effect.callback<string>((resume) => {
+    const socket = connect(path)
+    let answer = ""
+    socket.setEncoding("utf8")
+    socket.on("data", (chunk: string) => (answer += chunk))
+    socket.once("error", () => {})
+    socket.once("close", () => resume(Effect.succeed(answer)))
+    socket.write(text)
+    return Effect.sync(() => socket.destroy())
+  })
+
+describe("the unix socket", () => {
+  it.live("is there with mode 0660, in a folder that is made, and gone when the agent has stopped", () =>
+    Effect.gen(function* () {
+      const at = yield* Effect.scoped(
+        Effect.gen(function* () {
+          const { at: path } = yield* serving(makeKernel())
+          const found = statSync(path)
+          assert.isTrue(found.isSocket())
+          assert.strictEqual((found.mode & 0o777).toString(8), "660")
+          assert.strictEqual((yield* ask({ at: path, path: "/healthz" })).text, "ok\n")
+          assert.strictEqual((yield* ask({ at: path, path: "/readyz" })).status, 200)
+          return path
+        })
+      )
+      assert.isFalse(existsSync(at))
+    })
+  )
+
+  it.live.skipIf(process.getuid?.() !== 0)("belongs to the group that is named", () =>
+    Effect.gen(function* () {
+      const { at } = yield* serving(makeKernel(), ["--api-socket-group=12345"])
+      assert.strictEqual(statSync(at).gid, 12_345)
+      const path = join(yield* folder, "agent.sock")
+      const flags = [`--api-socket=${path}`, "--api-socket-group=no-such-group"]
+      const exit = yield* Effect.exit(Effect.scoped(Layer.build(agent(makeKernel(), () => flags))))
+      assert.include(why(exit), 'there is no group "no-such-group"')
+      assert.isFalse(existsSync(path))
+    })
+  )
+
+  it.live("that somebody left behind is replaced; one that somebody answers on is not", () =>
+    Effect.gen(function* () {
+      const { at } = yield* serving(makeKernel())
+      const second = yield* Effect.exit(Effect.scoped(Layer.build(agent(makeKernel(), () => [`--api-socket=${at}`]))))
+      assert.include(why(second), "another agent answers there")
+      assert.strictEqual((yield* ask({ at, path: "/healthz" })).status, 200)
+
+      const left = join(yield* folder, "left.sock")
+      yield* Effect.callback<void>((resume) => {
+        // Whoever is killed leaves its socket behind: it is linked before its server can remove it.
+        const server = createServer().listen(`${left}.old`, () => {
+          linkSync(`${left}.old`, left)
+          server.close(() => resume(Effect.void))
+        })
+      })
+      assert.isTrue(statSync(left).isSocket())
+      yield* Layer.build(agent(makeKernel(), () => [`--api-socket=${left}`]))
+      assert.strictEqual((yield* ask({ at: left, path: "/healthz" })).status, 200)
+    })
+  )
+
+  it.live("is not put in the place of a file", () =>
+    Effect.gen(function* () {
+      const path = join(yield* folder, "precious")
+      writeFileSync(path, "data")
+      const exit = yield* Effect.exit(Effect.scoped(Layer.build(agent(makeKernel(), () => [`--api-socket=${path}`]))))
+      assert.include(why(exit), "something that is no socket is in its place")
+      assert.isTrue(statSync(path).isFile())
+    })
+  )
+
+  it.live("has a path that is short enough, or an error that says so", () =>
+    Effect.gen(function* () {
+      const long = join(yield* folder, "x".repeat(100))
+      mkdirSync(long)
+      const flags = () => [`--api-socket=${join(long, "agent.sock")}`]
+      const exit = yield* Effect.exit(Effect.scoped(Layer.build(agent(makeKernel(), flags))))
+      assert.include(why(exit), "longer than the 107 bytes")
+    })
+  )
+})
+
+describe("requests that are none", () => {
+  it.live("are answered with problems", () =>
+    Effect.gen(function* () {
+      const { at } = yield* serving(makeKernel())
+      const cases: ReadonlyArray<readonly [Parameters<typeof ask>[0], number, string]> = [
+        [{ at, path: "/nope" }, 404, "not-found"],
+        [{ at, path: "/v1/status/" }, 404, "not-found"],
+        [{ at, path: "/v1/%" }, 404, "not-found"],
+        [{ at, path: "/v1/status", method: "POST" }, 405, "method-not-allowed"],
+        [{ at, path: "/v1/gc", method: "OPTIONS" }, 405, "method-not-allowed"],
+        [{ at, path: "/v1/entries?wehre=tcp" }, 400, "invalid-request"],
+        [{ at, path: "/v1/gc", method: "POST", body: "{" }, 400, "invalid-request"],
+        [{ at, path: "/v1/gc", method: "POST", body: '{"dryrun":true}' }, 400, "invalid-request"],
+        [{ at, path: "/v1/purge", method: "POST", body: "{}" }, 400, "invalid-request"],
+        [{ at, path: "/v1/gc", method: "POST", body: "x".repeat(200_000) }, 413, "payload-too-large"],
+        [
+          {
+            at,
+            path: "/v1/gc",
+            method: "POST",
+            body: "x".repeat(200_000),
+            headers: { "transfer-encoding": "chunked" }
+          },
+          413,
+          "payload-too-large"
+        ],
+        [
+          { at, path: "/v1/gc", method: "POST", body: "{}", headers: { "content-type": "text/plain" } },
+          415,
+          "unsupported-media-type"
+        ],
+        [{ at, path: `/v1/entries?where=${"x".repeat(120_000)}` }, 431, "headers-too-large"]
+      ]
+      for (const [asking, status, type] of cases) {
+        const answer = yield* ask(asking)
+        assert.strictEqual(answer.status, status, asking.path.slice(0, 80))
+        assert.strictEqual(problemOf(answer).type, `urn:ctmap:problem:${type}`)
+      }
+      const { headers } = yield* ask({ at, path: "/v1/log-level", method: "DELETE" })
+      assert.strictEqual(headers.allow, "GET, PUT, HEAD")
+      assert.match(
+        yield* sent(at, "EHLO example\r\n\r\n"),
+        /^HTTP\/1.1 400 [^]*application\/problem\+json[^]*this is not HTTP/
+      )
+      assert.strictEqual((yield* ask({ at, path: "/healthz" })).status, 200)
+    })
+  )
+
+  it.live("by HEAD have a head and no body, and hold nothing open", () =>
+    Effect.gen(function* () {
+      const twin = makeKernel()
+      yield* restore(twin)
+      const { at, context } = yield* serving(twin, ["--api-max-event-streams=1"])
+      yield* settled(context)
+      const fds = twin.control.openFds().length
+      for (let i = 0; i < 3; i++) {
+        for (const path of ["/v1/status", "/v1/entries", "/v1/events", "/v1/nope"]) {
+          const answer = yield* ask({ at, path, method: "HEAD" })
+          assert.strictEqual(answer.status, path === "/v1/nope" ? 404 : 200, path)
+          assert.strictEqual(answer.text, "")
+        }
+      }
+      yield* Effect.sleep("50 millis")
+      assert.strictEqual(twin.control.openFds().length, fds)
+    })
+  )
+})
+
+describe("over TCP", () => {
+  it.live("reading is for programs of this host, changing for nobody", () =>
+    Effect.gen(function* () {
+      const port = yield* freePort
+      const { at: socket } = yield* serving(makeKernel(), [`--api-listen=${port}`])
+      const at = { port }
+      assert.strictEqual((yield* ask({ at, path: "/v1/status" })).status, 200)
+      const body = '{"level":"none"}'
+      const change = { path: "/v1/log-level", method: "PUT", body } as const
+      assert.strictEqual(problemOf(yield* ask({ at, ...change })).type, "urn:ctmap:problem:read-only")
+      const rebound = yield* ask({ at, path: "/v1/status", headers: { host: "evil.example:80" } })
+      assert.strictEqual(rebound.status, 403)
+      assert.strictEqual(problemOf(rebound).type, "urn:ctmap:problem:foreign-host")
+      const metrics = yield* ask({ at, path: "/metrics", headers: { host: "evil.example" } })
+      assert.strictEqual(metrics.status, 403)
+      assert.strictEqual((yield* ask({ at: socket, ...change })).status, 200)
+    })
+  )
+
+  it.live("with a token everything but the probes needs it", () =>
+    Effect.gen(function* () {
+      const port = yield* freePort
+      yield* serving(makeKernel(), [`--api-listen=127.0.0.1:${port}`, "--api-token=hush"])
+      const at = { port }
+      const tokens: ReadonlyArray<string | undefined> = [
+        undefined,
+        "",
+        "Bearer",
+        "Bearer hus",
+        "Bearer hushh",
+        "Basic hush"
+      ]
+      for (const path of ["/v1/status", "/metrics", "/v1/openapi.json"]) {
+        for (const token of tokens) {
+          const answer = yield* ask({ at, path, headers: token === undefined ? {} : { authorization: token } })
+          assert.strictEqual(answer.status, 401, `${path} ${token}`)
+          assert.strictEqual(problemOf(answer).type, "urn:ctmap:problem:unauthorized")
+          assert.strictEqual(answer.headers["www-authenticate"], "Bearer")
+        }
+        assert.strictEqual((yield* ask({ at, path, headers: { authorization: "Bearer hush" } })).status, 200)
+      }
+      for (const path of ["/healthz", "/readyz"]) assert.strictEqual((yield* ask({ at, path })).status, 200)
+      const body = '{"level":"warn"}'
+      const headers = { authorization: "bearer hush" }
+      assert.strictEqual((yield* ask({ at, path: "/v1/log-level", method: "PUT", body, headers })).status, 200)
+    })
+  )
+
+  it.live("an address that is taken, or is none, is an error that names it", () =>
+    Effect.gen(function* () {
+      const port = yield* freePort
+      yield* serving(makeKernel(), [`--api-listen=${port}`])
+      const taken = yield* Effect.exit(
+        Effect.scoped(Layer.build(agent(makeKernel(), () => [`--api-listen=127.0.0.1:${port}`])))
+      )
+      assert.include(why(taken), `cannot serve on 127.0.0.1:${port}`)
+      const none = yield* Effect.exit(Effect.scoped(Layer.build(agent(makeKernel(), () => ["--api-listen=nowhere"]))))
+      assert.include(why(none), "expected HOST:PORT")
+    })
+  )
+})
+
+describe("many requests at once", () => {
+  it.live("are all answered, and leave nothing open", () =>
+    Effect.gen(function* () {
+      const twin = makeKernel()
+      yield* restore(twin)
+      const { at, context } = yield* serving(twin)
+      yield* settled(context)
+      yield* ask({ at, path: "/v1/gc", method: "POST", body: "{}" })
+      const fds = twin.control.openFds().length
+      const paths = [
+        "/v1/status",
+        "/v1/maps",
+        "/v1/passes",
+        "/v1/entries?limit=3",
+        "/v1/gc",
+        "/metrics",
+        "/v1/config",
+        "/nope"
+      ]
+      const answers = yield* Effect.forEach(
+        Array.from({ length: 1000 }, (_, i) => paths[i % paths.length]!),
+        (path) =>
+          Effect.map(ask(path === "/v1/gc" ? { at, path, method: "POST", body: "{}" } : { at, path }), (answer) => ({
+            path,
+            answer
+          })),
+        { concurrency: "unbounded" }
+      )
+      const wrong = answers.filter(({ answer, path }) => answer.status !== (path === "/nope" ? 404 : 200))
+      assert.deepStrictEqual(wrong, [])
+      assert.strictEqual(answers.length, 1000)
+      assert.strictEqual((yield* ask({ at, path: "/v1/health" })).status, 200)
+      assert.strictEqual(twin.control.openFds().length, fds)
+    })
+  )
+})
+
+/** Thousands of live connections. */
+const fill = (twin: Twin): void => {
+  const map = twin.control.map(MapName.pinPath(ROOT, MapName.TCP4_GLOBAL))!
+  for (let i = 0; i < 8000; i++) {
+    const key = new Uint8Array(14)
+    new DataView(key.buffer).setUint32(0, i)
+    const value = new Uint8Array(CtEntry.SIZE)
+    new DataView(value.buffer).setUint32(CtEntry.offset.lifetime, 6000, true)
+    map.update(key, value, Bpf.ANY)
+  }
+}
+
+/** A batch as a pass publishes it, of `count` entries. */
+const batch = (serial: number, count: number): GcEvents.Deleted => ({
+  _tag: "Deleted",
+  serial,
+  dryRun: false,
+  family: "ipv4",
+  owner: Owner.global,
+  map: MapName.TCP4_GLOBAL,
+  release: "1.17",
+  count,
+  keys: new Uint8Array(14 * count),
+  values: new Uint8Array(CtEntry.SIZE * count),
+  reasons: new Uint8Array(count)
+})
+
+describe("a reader that stops reading", () => {
+  it.live("of events slows nobody and is told what it lost", () =>
+    Effect.gen(function* () {
+      const { at, context } = yield* serving(makeKernel())
+      const events = Context.get(context, GcEvents.GcEvents)
+      const response = yield* stream({ at, path: "/v1/events" })
+      assert.strictEqual(response.statusCode, 200)
+      const before = process.memoryUsage().heapUsed + process.memoryUsage().external
+      const each = 1000
+      const rounds = 200
+      let slowest = 0
+      for (let i = 0; i < rounds; i++) {
+        const began = performance.now()
+        events.publish(batch(i, each))
+        slowest = Math.max(slowest, performance.now() - began)
+        if (i % 10 === 0) yield* Effect.sleep(1)
+      }
+      assert.isBelow(slowest, 50)
+      assert.isAbove(events.lost(), 0)
+      const grown = process.memoryUsage().heapUsed + process.memoryUsage().external - before
+      // As text it would be as much again.
+      assert.isBelow(grown, 100e6)
+      let text = ""
+      let deleted = 0
+      let lost = 0
+      response.setEncoding("utf8")
+      const done = Effect.callback<void>((resume) => {
+        response.on("data", (chunk: string) => {
+          text += chunk
+          const parts = text.split("\n\n")
+          text = parts.pop() ?? ""
+          for (const part of parts) {
+            const data = /^data: (.*)$/m.exec(part)?.[1]
+            if (part.startsWith("event: deleted")) deleted += JSON.parse(data ?? "").entries.length
+            if (part.startsWith("event: lost")) lost += JSON.parse(data ?? "").entries
+          }
+          if (deleted + lost === each * rounds) resume(Effect.void)
+        })
+        response.resume()
+      })
+      yield* Effect.timeout(done, "30 seconds")
+      assert.isAbove(lost, 0)
+      assert.isAbove(deleted, 0)
+      assert.strictEqual(lost, events.lost())
+    })
+  )
+
+  it.live("of a listing holds a batch in memory, not the table, and lets go when it leaves", () =>
+    Effect.gen(function* () {
+      const twin = makeKernel()
+      yield* restore(twin)
+      const { at, context } = yield* serving(twin)
+      yield* settled(context)
+      fill(twin)
+      const fds = twin.control.openFds().length
+      const reads = twin.control.count("lookupBatch")
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* stream({ at, path: "/v1/entries?map=cilium_ct4_global" })
+          yield* Effect.sleep("300 millis")
+          const early = twin.control.count("lookupBatch") - reads
+          yield* Effect.sleep("300 millis")
+          assert.strictEqual(twin.control.count("lookupBatch") - reads, early)
+          assert.isAbove(twin.control.openFds().length, fds)
+        })
+      )
+      yield* Effect.sleep("200 millis")
+      assert.strictEqual(twin.control.openFds().length, fds)
+      const all: Answer = yield* ask({ at, path: "/v1/entries?map=cilium_ct4_global" })
+      assert.isAbove(all.text.split("\n").length, 7000)
+    })
+  )
+
+  it.live("does not keep the agent from stopping", () =>
+    Effect.gen(function* () {
+      const began = performance.now()
+      const reader = yield* Effect.scoped(
+        Effect.gen(function* () {
+          const { at } = yield* serving(makeKernel())
+          const events = Stream.unwrap(Effect.map(AgentClient.AgentClient, (client) => client.events({})))
+          const reading = yield* Effect.forkDetach(
+            Stream.runDrain(events).pipe(Effect.provide(AgentClient.layer({ at }))),
+            { startImmediately: true }
+          )
+          yield* stream({ at, path: "/v1/events" })
+          yield* Effect.sleep("100 millis")
+          return reading
+        })
+      )
+      // Who did read sees a stream that has ended.
+      assert.isTrue(Exit.isSuccess(yield* Fiber.await(reader)))
+      assert.isBelow(performance.now() - began, 4000)
+    })
+  )
+})
+
+describe("a caller that leaves", () => {
+  it.live("withdraws what it asked for: a pass that nobody waits for ends between two batches", () =>
+    Effect.gen(function* () {
+      const twin = makeKernel()
+      yield* restore(twin)
+      const { at, context } = yield* serving(twin, ["--budget=0.02"])
+      yield* settled(context)
+      fill(twin)
+      const { lastPasses } = Context.get(context, GcRunner.GcRunner)
+      const asked = ask({ at, path: "/v1/gc", method: "POST", body: '{"families":["ipv4"]}' })
+      const left = yield* Effect.timeoutOption(asked, "200 millis")
+      assert.strictEqual(left._tag, "None")
+      yield* Effect.sleep("200 millis")
+      const last = (yield* lastPasses).find(({ family }) => family === "ipv4")
+      assert.isFalse(last?.completed)
+      assert.include(last?.why ?? "", "interrupted")
+    })
+  )
+})
