@@ -37,25 +37,6 @@ Privileged.suite(describe, "an agent that is not root", () => {
     return { root, isCollected, isWhole }
   }
 
-  it("collects with CAP_BPF, and CAP_DAC_READ_SEARCH to reach the pins", async () => {
-    const { isCollected, isWhole, root } = await place()
-    const agent = launch({ root, capabilities: ["bpf", "dac_read_search"] })
-    await agent.until("collected", isCollected)
-    await agent.until("well", () => agent.told().includes("STATUS=running; 2 conntrack and 1 NAT maps are pinned"))
-    isWhole()
-    assert.notInclude(agent.log(), "level=WARN")
-    assert.strictEqual((await agent.stop("SIGTERM"))[0], 0)
-  })
-
-  it("hears signals as well with CAP_PERFMON, and CAP_DAC_OVERRIDE to write its rings into the map", async () => {
-    const { isCollected, isWhole, root } = await place()
-    const agent = launch({ root, capabilities: ["bpf", "perfmon", "dac_override"], args: ["--signals"] })
-    await agent.until("collected", isCollected)
-    await agent.until("reading signals", () => agent.told().includes("STATUS=running; reading; "))
-    isWhole()
-    assert.strictEqual((await agent.stop("SIGTERM"))[0], 0)
-  })
-
   it("collects without CAP_PERFMON, with signals off, and says which capability they need", async () => {
     const { isCollected, isWhole, root } = await place()
     const agent = launch({ root, capabilities: ["bpf", "dac_override"], args: ["--signals"] })

@@ -22,6 +22,8 @@ export interface Launch {
   readonly args?: ReadonlyArray<string>
   /** All the capabilities that the process has, as an ordinary user; left out: it is root. */
   readonly capabilities?: ReadonlyArray<string>
+  /** A command that runs the one that follows it. */
+  readonly inside?: ReadonlyArray<string>
 }
 
 /** A running agent. */
@@ -42,11 +44,12 @@ export interface Running {
 let number = 0
 
 /** Starts an agent; it is killed with the test at the latest. */
-export const launch = ({ args = [], capabilities, root }: Launch): Running => {
+export const launch = ({ args = [], capabilities, inside = [], root }: Launch): Running => {
   const socket = `@ctmap-test-${process.pid}-${number++}`
   const systemd = DatagramSocket.bind(socket)
   const command = [process.execPath, "--conditions=ctmap-source", program, "--bpffs-root", root, ...args]
-  const [file = "", ...rest] = capabilities === undefined ? command : ["setpriv", ...asUser(capabilities), ...command]
+  const user = capabilities === undefined ? [] : ["setpriv", ...asUser(capabilities)]
+  const [file = "", ...rest] = [...inside, ...user, ...command]
   const env = {
     PATH: process.env["PATH"],
     NOTIFY_SOCKET: socket,
