@@ -10,13 +10,13 @@ import type { Family } from "ctmap-core"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
+import type * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Ref from "effect/Ref"
 import * as Stream from "effect/Stream"
 import { Bpf, type KernelClock } from "ctmap-kernel"
 import { type Collected, type CollectError, Collector, type Terms } from "./Collector.ts"
-import { CtMapSources, nameOf, type OpenError, type PairSource, warn } from "./CtMapSources.ts"
+import { CtMapSources, nameOf, type OpenError, type PairSource } from "./CtMapSources.ts"
 import * as Backlog from "./Backlog.ts"
 import { Endpoints } from "./Endpoints.ts"
 import * as GcConfig from "./GcConfig.ts"
@@ -25,6 +25,7 @@ import * as GcMetrics from "./GcMetrics.ts"
 import type * as GcPass from "./GcPass.ts"
 import type * as GcRequest from "./GcRequest.ts"
 import * as GcSchedule from "./GcSchedule.ts"
+import { everyPair } from "./internal/everyPair.ts"
 import { complainer, outcomeOf } from "./internal/roundOutcome.ts"
 import type * as NatPass from "./NatPass.ts"
 import * as NatPurge from "./NatPurge.ts"
@@ -153,22 +154,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
   /** What a pass that begins now goes by, unless its request says otherwise. */
   const terms = (): Terms => ({ limits: GcConfig.guardLimits(settings), budget: settings.budget })
 
-  const overPairs = <A, E>(
-    choose: Choice,
-    use: (source: PairSource) => Effect.Effect<A, E>,
-    deletedOf: (result: A) => number
-  ): Effect.Effect<Ran<A, E>, OpenError> =>
-    Effect.gen(function* () {
-      const ran: Array<Ran<A, E>["pairs"][number]> = []
-      const { pairs, refusals } = yield* list
-      yield* warn(refusals)
-      for (const source of pairs.filter(choose)) {
-        const exit = yield* Effect.exit(use(source))
-        ran.push({ pair: nameOf(source), source, exit })
-      }
-      const deleted = ran.reduce((sum, { exit }) => sum + (Exit.isSuccess(exit) ? deletedOf(exit.value) : 0), 0)
-      return { pairs: ran, deleted, ...(refusals.length === 0 ? {} : { unlisted: refusals }) }
-    })
+  const overPairs = everyPair(list)
 
   const collect = (source: PairSource, request: GcRequest.GcRequest, given: Terms = {}, trigger?: GcPass.Trigger) =>
     Effect.suspend(() => collector.collect(source, request, { ...terms(), ...given }, { trigger })).pipe(
@@ -216,10 +202,11 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
         for (const family of next?.families ?? []) yield* GcMetrics.recordNextRun(family, next!.atMillis)
       }),
     round: (families, { trigger }) =>
-      run({ expired: true, emit: emitCtEntry }, { choose: ({ family }) => families.includes(family), trigger }).pipe(
-        Effect.tap(complain),
-        Effect.map(outcomeOf)
-      ),
+      overPairs(
+        ({ family }) => families.includes(family),
+        (source) => collect(source, { expired: true, emit: isGlobal(source) ? emitCtEntry : undefined }, {}, trigger),
+        ({ counts }) => counts.deleted
+      ).pipe(Effect.tap(complain), Effect.map(outcomeOf)),
     purgeOrphans: (families) =>
       Effect.tap(purgeOrphans({ choose: ({ family }) => families.includes(family) }), complain)
   })
@@ -258,6 +245,8 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
       })
   })
 })
+
+const isGlobal = ({ owner }: PairSource): boolean => owner._tag === "Global"
 
 /**
  * The collector over a kernel.

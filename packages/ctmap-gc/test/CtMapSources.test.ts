@@ -1,8 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { CtMapSources } from "ctmap-gc"
-import { BpfError, type CtMaps, type NatMaps, Owner } from "ctmap-kernel"
+import type { Family } from "ctmap-core"
+import { CtMapSources, Endpoints } from "ctmap-gc"
+import { BpfError, BpfMemory, CtMaps, NatMaps, Owner } from "ctmap-kernel"
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import { withWarnings } from "./scheduleRig.ts"
 
 const source = (cluster: number): CtMapSources.PairSource => ({
@@ -12,6 +14,13 @@ const source = (cluster: number): CtMapSources.PairSource => ({
 })
 
 const refusal = BpfError.fromErrno({ operation: "list pins", errno: 13, path: "/sys/fs/bpf" })
+
+const node = (families?: ReadonlyArray<Family.Family>) =>
+  CtMapSources.layerNode(families).pipe(
+    Layer.provideMerge(CtMapSources.layer),
+    Layer.provide(Layer.mergeAll(CtMaps.layer(), NatMaps.layer())),
+    Layer.provide(BpfMemory.layer)
+  )
 
 const names = Effect.map(
   Effect.flatMap(CtMapSources.CtMapSources, ({ pairs }) => pairs),
@@ -37,6 +46,29 @@ describe("a source of a pair", () => {
     }
     assert.isFunction(mistaken)
   })
+})
+
+describe("the sources of a node", () => {
+  it.effect("are the global pairs of its families and those of its endpoints, as they are now", () =>
+    Effect.gen(function* () {
+      let endpoints = [{ id: 7 }, { id: 8 }]
+      const local = Effect.sync(() => endpoints)
+      yield* Effect.gen(function* () {
+        assert.deepStrictEqual(yield* names, ["ipv6 global", "ipv6 endpoint 7", "ipv6 endpoint 8"])
+        endpoints = [{ id: 65_536 + 9 }]
+        assert.deepStrictEqual(yield* names, ["ipv6 global", "ipv6 endpoint 9"])
+      }).pipe(
+        Effect.provide(node(["ipv6"])),
+        Effect.provideService(Endpoints.Endpoints, { local, emitCtEntry: undefined })
+      )
+    })
+  )
+
+  it.effect("are of both families unless it is said otherwise, and of no endpoint", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* names, ["ipv4 global", "ipv6 global"])
+    }).pipe(Effect.provide(node()))
+  )
 })
 
 describe("CtMapSources", () => {

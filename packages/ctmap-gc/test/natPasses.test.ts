@@ -106,16 +106,17 @@ describe("an orphan purge", () => {
             })
         }
         // Every batch takes ten milliseconds.
-        let batches = 0
+        const sleptBefore: Array<number> = []
         control.onCall((call) => {
           if (call !== "lookupBatch") return
-          batches++
+          sleptBefore.push(slept)
           now += 10_000_000n
         })
         const purge = NatPurge.orphans(pair, { serial: 1, budget: 0.25, limits: Guard.unlimited })
         assert.strictEqual((yield* Effect.provideService(purge, Clock.Clock, played))?.egressDeleted, 2000)
-        assert.isAtLeast(batches, 3)
-        assert.approximately(slept, 30 * batches, 31)
+        assert.isAtLeast(sleptBefore.length, 3)
+        assert.strictEqual(new Set(sleptBefore).size, sleptBefore.length, "it rests between any two batches")
+        assert.approximately(slept, 30 * sleptBefore.length, 31)
       })
     )
   )
