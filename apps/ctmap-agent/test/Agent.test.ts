@@ -76,7 +76,7 @@ describe("an agent", () => {
       const before = names.map((name) => keysOf(twin, name).size)
       yield* Effect.gen(function* () {
         yield* pass(twin, "1 minute")
-        assert.match(yield* healthOf("gc", "passes"), /^degraded, .*do not fit the ktime clock/)
+        assert.match(yield* healthOf("gc", "pairs"), /^degraded, .*do not fit the ktime clock/)
       }).pipe(Effect.provide(agent(twin)))
       assert.deepStrictEqual(
         names.map((name) => keysOf(twin, name).size),

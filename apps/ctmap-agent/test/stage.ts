@@ -116,3 +116,16 @@ export const healthOf = (...path: ReadonlyArray<string>) =>
       return `${node.status}${node.message === "" ? "" : `, ${node.message}`}`
     })
   )
+
+/** Whatever is degraded, with its path, as `cell/job: message`. */
+export const unwell = Effect.flatMap(Health.Health, ({ tree }) =>
+  Effect.map(tree, (root) => {
+    const found: Array<string> = []
+    const visit = (node: Health.Node, path: ReadonlyArray<string>): void => {
+      if (node.status === "degraded") found.push(`${path.join("/")}: ${node.message}`)
+      for (const part of node.parts) visit(part, [...path, part.name])
+    }
+    visit(root, [])
+    return found
+  })
+)

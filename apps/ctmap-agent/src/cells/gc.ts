@@ -9,6 +9,7 @@ import { Bpf, KernelClock, MapIterator } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
+import * as PassHealth from "../PassHealth.ts"
 import * as PassLog from "../PassLog.ts"
 import { Reload } from "../Reload.ts"
 import { SignalFeed } from "../SignalFeed.ts"
@@ -66,12 +67,34 @@ const changeable = Object.keys(config.fields)
   .filter((field) => field !== "engine")
   .map((field) => field.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`))
 
-/** What became of the last pass over each pair: a collector that cannot collect is not well. */
-const reportOf = (pass: GcPass.GcPass) =>
-  Effect.andThen(
-    Effect.logDebug(`a pass over ${pass.family} ${pass.owner} has ended`, pass),
-    pass.completed ? Health.ok() : Health.degraded(`the last pass over ${pass.family} ${pass.owner}: ${pass.why ?? ""}`)
+/** How often to look whether what was wrong is over: a pair that is gone has no pass that could say so. */
+const LOOK = "10 seconds"
+
+/** A collector that cannot collect is not well. */
+const watchPasses = Effect.fnUntraced(function* (
+  runner: GcRunner.GcRunner["Service"],
+  write: (pass: GcPass.GcPass) => Effect.Effect<void>
+) {
+  const health = PassHealth.make()
+  const voice = yield* (yield* Health.Reporter).part("pairs")
+  const speak = Effect.suspend(() => {
+    const complaint = health.complaint()
+    return complaint === undefined ? voice.ok() : voice.degraded(complaint)
+  })
+  yield* Job.observer("passes", runner.passes, (pass) =>
+    Effect.gen(function* () {
+      yield* write(pass)
+      yield* Effect.logDebug(`a pass over ${pass.family} ${pass.owner} has ended`, pass)
+      health.note(pass)
+      yield* speak
+    })
   )
+  const look = Effect.gen(function* () {
+    health.compare((yield* runner.status).last)
+    yield* speak
+  })
+  yield* Job.timer("look", look, { every: LOOK })
+})
 
 /** @since 0.1.0 */
 export const cell = Cell.make("gc", {
@@ -98,9 +121,8 @@ export const cell = Cell.make("gc", {
       GcRunner.GcRunner,
       Effect.gen(function* () {
         const made = yield* GcRunner.make({ signals: yield* SignalFeed })
-        const { lastPasses, passes } = yield* Collector.Collector
-        yield* log.follow(lastPasses)
-        yield* Job.observer("passes", passes, (pass) => Effect.andThen(log.write(pass), reportOf(pass)))
+        yield* log.follow(made.lastPasses)
+        yield* watchPasses(made, log.write)
         const { register } = yield* Reload
         yield* register("gc", changeable, (next) => made.reconfigure(next as GcConfig.Settings))
         yield* made.enable
