@@ -107,6 +107,13 @@ describe("deploy/kubernetes", () => {
       container!.volumeMounts!.map(({ name }) => name),
       pod.volumes!.map(({ name }) => name)
     )
+    const [port] = container!.ports!
+    const listens = container!.env!.find(({ name }) => name === "CTMAP_PROMETHEUS_SERVE_ADDR")
+    assert.strictEqual(listens?.value, `:${port!.containerPort}`)
+    assert.strictEqual(template.metadata?.annotations?.["prometheus.io/port"], String(port!.containerPort))
+    for (const probe of [container!.startupProbe, container!.readinessProbe, container!.livenessProbe]) {
+      assert.deepStrictEqual(probe?.httpGet, { path: "/metrics", port: port!.name! })
+    }
     areSettings(read("kubernetes/ctmap-agent.yaml"))
   })
 })

@@ -1,5 +1,8 @@
 /** The agent as a process on real maps: started as anybody, listened to as systemd does, and stopped in every way. */
 import { type ChildProcess, spawn } from "node:child_process"
+import { chmodSync, mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { assert } from "@effect/vitest"
 import { MapName } from "ctmap-core"
@@ -47,7 +50,10 @@ let number = 0
 export const launch = ({ args = [], capabilities, inside = [], root }: Launch): Running => {
   const socket = `@ctmap-test-${process.pid}-${number++}`
   const systemd = DatagramSocket.bind(socket)
-  const command = [process.execPath, "--conditions=ctmap-source", program, "--bpffs-root", root, ...args]
+  // As RuntimeDirectory= would: of the agent, whoever that is.
+  const run = mkdtempSync(join(tmpdir(), "ctmap-run-"))
+  chmodSync(run, 0o777)
+  const command = [process.execPath, "--conditions=ctmap-source", program, ...places(root, run), ...args]
   const user = capabilities === undefined ? [] : ["setpriv", ...asUser(capabilities)]
   const [file = "", ...rest] = [...inside, ...user, ...command]
   const env = {
@@ -67,6 +73,7 @@ export const launch = ({ args = [], capabilities, inside = [], root }: Launch): 
     child.kill("SIGKILL")
     await ended
     systemd.close()
+    rmSync(run, { recursive: true, force: true })
   })
   const hear = (): string => {
     for (const bytes of systemd.read()) told += `${new TextDecoder().decode(bytes)}\n`
@@ -94,6 +101,13 @@ export const launch = ({ args = [], capabilities, inside = [], root }: Launch): 
     }
   }
 }
+
+const places = (root: string, run: string): ReadonlyArray<string> => [
+  "--bpffs-root",
+  root,
+  "--api-socket",
+  join(run, "agent.sock")
+]
 
 /** What setpriv(1) is told, to make an ordinary user of a process who can do this and nothing else. */
 export const asUser = (capabilities: ReadonlyArray<string>): ReadonlyArray<string> => {
