@@ -9,9 +9,9 @@ import * as Soak from "../src/common/soak.ts"
 Privileged.suite(describe, "a short stress", () => {
   const chosen = cases.filter(({ family, mode }) => (family === "ipv4") === (mode === "roomy"))
   for (const one of chosen) {
-    const { engine, iterates, family, mode } = one
+    const { engine, by, family, mode } = one
     it.effect(
-      `${engine}${iterates ? " by iterator" : ""}, ${family}, ${mode}: leaves nothing behind that was there throughout, and accounts for every entry`,
+      `${engine} by ${by}, ${family}, ${mode}: leaves nothing behind that was there throughout, and accounts for every entry`,
       () =>
         Effect.gen(function* () {
           const result = yield* run(one, 0.2)
@@ -38,7 +38,7 @@ Privileged.suite(describe, "a short stress", () => {
           return refreshes === 0 ? 0 : lost / refreshes
         }
         for (const way of [name.each, name.batch]) {
-          for (const engine of [name.hybrid, name.kernel, name.portable]) {
+          for (const engine of [name.hybrid, name.list, name.kernel, name.portable]) {
             assert.isBelow(share(engine), Math.max(0.05, share(way)), `${engine} beside ${way}`)
           }
         }

@@ -20,24 +20,24 @@ type Mode = keyof typeof capacity
 /** One kind of run. */
 export interface Case {
   readonly engine: GcPass.Engine
-  readonly iterates: boolean
+  /** How it finds what has expired. */
+  readonly by: "walk" | "iterator" | "batches"
   readonly family: Family.Family
   /** `roomy`: nothing is ever evicted. `full`: the LRU evicts all the time. */
   readonly mode: Mode
 }
 
 const engines = [
-  { engine: "hybrid", iterates: true },
-  { engine: "hybrid", iterates: false },
-  { engine: "kernel", iterates: false },
-  { engine: "portable", iterates: false }
+  { engine: "hybrid", by: "walk" },
+  { engine: "hybrid", by: "iterator" },
+  { engine: "hybrid", by: "batches" },
+  { engine: "kernel", by: "walk" },
+  { engine: "portable", by: "batches" }
 ] as const
 
 /** Every engine, family and mode. */
 export const cases: ReadonlyArray<Case> = (["roomy", "full"] as const).flatMap((mode) =>
-  (["ipv4", "ipv6"] as const).flatMap((family) =>
-    engines.map(({ engine, iterates }) => ({ engine, iterates, family, mode }))
-  )
+  (["ipv4", "ipv6"] as const).flatMap((family) => engines.map(({ engine, by }) => ({ engine, by, family, mode })))
 )
 
 /** What the passes of a case came to. */
@@ -78,15 +78,18 @@ export const problems = ({ mode, evicted, leftBehind, lost, unsound }: Result): 
 export const run = (of: Case, seconds: number) => Effect.scoped(churn(of, seconds))
 
 const churn = Effect.fnUntraced(function* (of: Case, seconds: number) {
-  const { engine: which, iterates, family, mode } = of
+  const { engine: which, by, family, mode } = of
   const kernel = yield* Bpf.Bpf
   const tcp = yield* BpfMap.create(Pair.ctSpec(family, capacity[mode]), "churn_ct")
   const any = yield* BpfMap.create(Pair.ctSpec(family, 64), "churn_any")
   const shared = yield* BpfMap.create(sharedSpec, "churn_shared")
   const pair = yield* Pair.of(family, tcp, any)
   const words = watch(kernel, shared.fd)
-  const make = GcEngine.make({ engine: which }).pipe(Effect.provideService(KernelClock.KernelClock, Pair.clock(NOW)))
-  const engine = yield* iterates ? Effect.provide(make, MapIterator.layer) : make
+  const walkMinEntries = by === "walk" ? 0 : Number.POSITIVE_INFINITY
+  const make = GcEngine.make({ engine: which, walkMinEntries }).pipe(
+    Effect.provideService(KernelClock.KernelClock, Pair.clock(NOW))
+  )
+  const engine = yield* by === "iterator" ? Effect.provide(make, MapIterator.layer) : make
 
   const flow = new Flow(family)
   let inserted = 0

@@ -16,7 +16,6 @@ import * as KernelClock from "ctmap-kernel/KernelClock"
 import { Refresher } from "ctmap-testing"
 import * as Effect from "effect/Effect"
 import * as Datapath from "./datapath.ts"
-import { keeping } from "./keptPrograms.ts"
 import { median } from "./measure.ts"
 import * as Pair from "./pair.ts"
 import { race as at, spec as sharedSpec, watch, wordsOf } from "./sharedWords.ts"
@@ -54,8 +53,10 @@ interface Way {
 /** Names of the ways, for those who compare them. */
 export const name = {
   hybrid: "ctmap hybrid",
+  list: "ctmap hybrid, by list",
   plain: "ctmap hybrid, CAP_BPF only",
   kernel: "ctmap kernel",
+  kernelPlain: "ctmap kernel, CAP_BPF only",
   portable: "ctmap portable",
   nextKey: "next key, look-up, deletion",
   each: "batch look-up, deletion each",
@@ -123,16 +124,25 @@ const LIST_CONTEXT = 40
 const isList = (context: Uint8Array): boolean =>
   context.byteLength === LIST_CONTEXT && new DataView(context.buffer, context.byteOffset).getUint32(0, true) > 0
 
-/** A kernel that does not let this process read kernel memory: what was deleted is not put back by the list. */
-const withoutPerfmon = (kernel: Bpf.Calls): Bpf.Calls => ({
-  ...kernel,
-  loadObject: (object) =>
-    object.programs.includes("compare_delete_restore") ? { errno: 1, log: "" } : kernel.loadObject(object)
-})
+/** A kernel that does not let this process read kernel memory: tables are not walked, and lists put nothing back. */
+const withoutPerfmon = (kernel: Bpf.Calls): Bpf.Calls => {
+  const refused = { errno: 1, log: "" }
+  const needsPerfmon = ({ programs }: Bpf.ObjectSpec): boolean =>
+    programs.some((program) => program === "compare_delete_restore" || program.startsWith("walk"))
+  return {
+    ...kernel,
+    loadObject: (object) => (needsPerfmon(object) ? refused : kernel.loadObject(object)),
+    loadObjectAsync: (object, done) =>
+      needsPerfmon(object) ? void setImmediate(() => done(refused)) : kernel.loadObjectAsync(object, done)
+  }
+}
 
-const engineWay = (label: string, kernel: Bpf.Calls, pair: CtPair.CtPair, engine: GcPass.Engine) =>
+/** Of tables of any size. */
+const WALKS = { engine: "hybrid", walkMinEntries: 0 } as const
+
+const engineWay = (label: string, kernel: Bpf.Calls, pair: CtPair.CtPair, options: GcEngine.Options) =>
   Effect.map(
-    GcEngine.make({ engine }).pipe(
+    GcEngine.make(options).pipe(
       Effect.provideService(KernelClock.KernelClock, Pair.clock(NOW)),
       Effect.provideService(Bpf.Bpf, kernel)
     ),
@@ -154,10 +164,12 @@ const makeWays = Effect.fnUntraced(function* (kernel: Bpf.Calls, pair: CtPair.Ct
   const { fd } = pair.tcp.map
   const about = { fd, keySize: KEY, expiredBefore: NOW, chunk: 1024 }
   return [
-    yield* engineWay(name.hybrid, kernel, pair, "hybrid"),
-    yield* engineWay(name.plain, withoutPerfmon(kernel), pair, "hybrid"),
-    yield* engineWay(name.kernel, kernel, pair, "kernel"),
-    yield* engineWay(name.portable, kernel, pair, "portable"),
+    yield* engineWay(name.hybrid, kernel, pair, WALKS),
+    yield* engineWay(name.list, kernel, pair, { engine: "hybrid" }),
+    yield* engineWay(name.plain, withoutPerfmon(kernel), pair, WALKS),
+    yield* engineWay(name.kernel, kernel, pair, { engine: "kernel" }),
+    yield* engineWay(name.kernelPlain, withoutPerfmon(kernel), pair, { engine: "kernel" }),
+    yield* engineWay(name.portable, kernel, pair, { engine: "portable" }),
     peerWay(name.nextKey, () => UserSpace.nextKey(kernel, about)),
     peerWay(name.each, () => UserSpace.each(kernel, about)),
     peerWay(name.batch, () => UserSpace.batch(kernel, about))
@@ -184,9 +196,8 @@ export const race = Effect.fnUntraced(function* (seconds: number, { pins }: { re
 
   let round = 0
   const trigger = new Trigger(() => Atomics.store(words, at.round, ++round))
-  const kept = yield* keeping(kernel)
   yield* CompareAndDelete.make({ fd: tcp.fd, keySize: KEY, valueSize: CtEntry.SIZE, name: tcp.name })
-  const ways = yield* makeWays(triggering(kept, trigger), pair)
+  const ways = yield* makeWays(triggering(kernel, trigger), pair)
   // Two ways that look at one entry after the other are compared pass by pass, so both get the longer one's time.
   const slow = new Spread()
   const spreadOf = (way: string) => (way === name.portable || way === name.nextKey ? slow : new Spread())

@@ -13,8 +13,10 @@ export interface Sample {
   readonly nanoseconds: number
   /** Nanoseconds of CPU that all threads of the process have used. */
   readonly cpu?: number
-  /** Nanoseconds of the longest single call into the kernel, of CPU where that can be told. */
+  /** Nanoseconds of CPU of the longest single call into the kernel. */
   readonly longestCall?: number
+  /** Nanoseconds of the longest one by the clock. */
+  readonly longestByClock?: number
   /** Nanoseconds of the longest load of a program. */
   readonly longestLoad?: number
   /** Nanoseconds for which the event loop stood still at the longest. */
@@ -83,14 +85,14 @@ export const find = (results: ReadonlyArray<Result>, name: string): Result | und
 /** The largest of what was measured, or nothing where it was not. */
 export const largest = (
   { samples }: Result,
-  field: "longestCall" | "longestLoad" | "longestStall" | "peak"
+  field: "longestCall" | "longestByClock" | "longestLoad" | "longestStall" | "peak"
 ): number | undefined => {
   const measured = samples.flatMap((sample) => sample[field] ?? [])
   return measured.length === 0 ? undefined : Math.max(...measured)
 }
 
 /** The least of what was measured: of a round in which nobody else was in the way. */
-export const least = ({ samples }: Result, field: "longestCall" | "longestStall"): number =>
+export const least = ({ samples }: Result, field: "longestCall" | "longestByClock" | "longestStall"): number =>
   Math.min(...samples.map((sample) => sample[field] ?? Number.NaN))
 
 /** Bytes of memory that the processes of a result had at most. */
@@ -115,6 +117,7 @@ export const table = (title: string, results: ReadonlyArray<Result>, base: Resul
       `${(1e3 / middle).toFixed(2)} M`,
       ratio(result, base).toFixed(2),
       milliseconds(largest(result, "longestCall")),
+      milliseconds(largest(result, "longestByClock")),
       milliseconds(largest(result, "longestLoad")),
       milliseconds(largest(result, "longestStall")),
       megabytes(peak(result))
@@ -127,7 +130,8 @@ export const table = (title: string, results: ReadonlyArray<Result>, base: Resul
     "CPU, ns/entry",
     "entries/s",
     `× ${base.name}`,
-    "longest call, ms",
+    "longest call, ms of CPU",
+    "by the clock",
     "loading, ms",
     "loop stall, ms",
     "peak, MB"

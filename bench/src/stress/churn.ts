@@ -36,8 +36,7 @@ const counts = [
   "lost",
   "unsound"
 ] as const
-const nameOf = ({ engine, iterates, family, mode }: Result): string =>
-  `${engine}${iterates ? ", iterator" : ""}, ${family}, ${mode}`
+const nameOf = ({ engine, by, family, mode }: Result): string => `${engine}, ${by}, ${family}, ${mode}`
 console.log(
   markdown(
     ["passes of", ...counts.map((count) => (count === "leftBehind" ? "left behind" : count))],

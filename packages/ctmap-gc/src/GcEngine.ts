@@ -1,9 +1,10 @@
 /**
  * One pass over the maps of a pair, by one of three engines that give the same result.
  *
- * `hybrid` reads batches and compares and deletes inside the kernel, a thousand candidates a call; nothing it does holds a
- * CPU for longer than a batch. `kernel` lets one program walk the whole table: several times faster, and one stretch of
- * its CPU that cannot be interrupted, so only up to a size. `portable` needs no programs, and has the widest window.
+ * `hybrid` lets a program walk the table inside the kernel, a millisecond at a time; what that cannot decide, small tables,
+ * and kernels or capabilities that do not allow it, are read by iterator or batch, compared again, and deleted inside the
+ * kernel, a thousand candidates a call. `kernel` walks the whole table in one stretch of its CPU that cannot be
+ * interrupted, so only up to a size; it needs CAP_BPF only. `portable` needs no programs, and has the widest window.
  *
  * Owns what a pass is: the clock read once, the layout checked, candidates judged, the guard applied, only what still is as
  * it was read deleted, NAT cleaned up, and a record in which every count adds up, whatever ended it. Who may start a pass,
@@ -102,8 +103,10 @@ export interface Options {
   readonly engine?: "auto" | GcPass.Engine
   /** Entries per read to start with. Default 1024: about half a millisecond. */
   readonly batchSize?: number
-  /** Maps of more entries than this are swept by batches whatever the engine. Default {@link KERNEL_MAX_ENTRIES}. */
+  /** Maps of more entries than this are not swept in one go: `kernel` does as `hybrid` there. Default {@link KERNEL_MAX_ENTRIES}. */
   readonly kernelMaxEntries?: number
+  /** Maps with room for fewer entries are not worth loading the program that walks them. Default {@link WALK_MIN_ENTRIES}. */
+  readonly walkMinEntries?: number
 }
 
 /**
@@ -112,6 +115,13 @@ export interface Options {
  * @since 0.1.0
  */
 export const KERNEL_MAX_ENTRIES = 1_048_576
+
+/**
+ * To load the program that walks a table takes as long as to read 200,000 entries; it is kept for the next pass.
+ *
+ * @since 0.1.0
+ */
+export const WALK_MIN_ENTRIES = 131_072
 
 /**
  * Where a `MapIterator` is provided, large tables are read by iterator, as long as it can promise to miss nothing.
@@ -145,7 +155,7 @@ const sweepPair = (
   plan: Plan,
   clock: KernelClock.KernelClock["Service"],
   programs: Programs.Programs,
-  { engine = "auto", batchSize = 1024, kernelMaxEntries = KERNEL_MAX_ENTRIES }: Options
+  { engine = "auto", batchSize = 1024, ...sizes }: Options
 ): Effect.Effect<GcPass.GcPass, SweepError, Bpf.Bpf> =>
   Effect.gen(function* () {
     const began = performance.now()
@@ -204,7 +214,8 @@ const sweepPair = (
             engine,
             nat: pair.nat,
             programs,
-            kernelMaxEntries,
+            kernelMaxEntries: sizes.kernelMaxEntries ?? KERNEL_MAX_ENTRIES,
+            walkMinEntries: sizes.walkMinEntries ?? WALK_MIN_ENTRIES,
             batchSize,
             progress: plan.progress
           },

@@ -7,7 +7,7 @@ import { Family } from "ctmap-core"
 import * as Schema from "effect/Schema"
 import * as GcReason from "./GcReason.ts"
 
-/** `hybrid` and `portable` in batches, `kernel` in one stretch. @since 0.1.0 */
+/** `hybrid` and `portable` piece by piece, `kernel` in one stretch. @since 0.1.0 */
 export const Engine = Schema.Literals(["hybrid", "kernel", "portable"])
 /** @since 0.1.0 */
 export type Engine = typeof Engine.Type

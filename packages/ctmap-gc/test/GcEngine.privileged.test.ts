@@ -4,7 +4,7 @@ import { describe } from "vitest"
 import { engineCases } from "./engineCases.ts"
 
 Privileged.suite(describe, "passes on the kernel", () => {
-  for (const engine of ["hybrid", "kernel", "portable"] as const) {
+  for (const engine of ["hybrid", "walking", "kernel", "portable"] as const) {
     engineCases({ name: "on the kernel", layer: LibBpf.layer }, engine)
   }
 })

@@ -106,7 +106,7 @@ describe("a walk that is repeated, as some bucket changed too fast for an iterat
 })
 
 describe("the guard", () => {
-  for (const engine of ["hybrid", "kernel", "portable"] as const) {
+  for (const engine of ["hybrid", "walking", "kernel", "portable"] as const) {
     it.effect(`${engine}: speaks for both maps before an entry of either goes`, () =>
       stage(() =>
         Effect.gen(function* () {
@@ -209,7 +209,7 @@ describe("the guard", () => {
 })
 
 describe("the clock of a table (G17)", () => {
-  for (const engine of ["hybrid", "kernel", "portable"] as const) {
+  for (const engine of ["hybrid", "walking", "kernel", "portable"] as const) {
     it.effect(`${engine}: is looked for until an entry says something about it`, () =>
       stage(
         () =>
@@ -373,7 +373,7 @@ describe("a walk by next key (G18)", () => {
 })
 
 describe("events", () => {
-  for (const engine of ["hybrid", "kernel", "portable"] as const) {
+  for (const engine of ["hybrid", "walking", "kernel", "portable"] as const) {
     it.effect(`${engine}: hold what they held, whatever comes after them`, () =>
       stage(
         () =>

@@ -16,20 +16,22 @@ export const filter = (text: string) => GcRequest.matching(Result.getOrThrow(Fil
 const ips = (...texts: ReadonlyArray<string>) =>
   GcRequest.addresses(texts.map((text) => NetAddress.ipFromStringUnsafe(text)))
 
+/** An engine, or `walking`: `hybrid` as it is for large tables, where a program walks them piece by piece. */
+export type Tested = GcEngine.Options["engine"] | "walking"
+
+export const optionsOf = (engine: Tested): GcEngine.Options =>
+  engine === "walking" ? { engine: "hybrid", walkMinEntries: 0 } : engine === undefined ? {} : { engine }
+
 /** Sweeps with an engine of its own; time stands at 1000 s. */
 export const sweep = (
-  engine: GcEngine.Options["engine"],
+  engine: Tested,
   pair: Parameters<GcEngine.GcEngine["Service"]["sweep"]>[0],
   plan: Partial<GcEngine.Plan> = {},
   now = NOW
 ) =>
   Effect.scoped(
     Effect.flatMap(
-      Effect.provideService(
-        GcEngine.make(engine === undefined ? {} : { engine }),
-        KernelClock.KernelClock,
-        Stage.ktime(now)
-      ),
+      Effect.provideService(GcEngine.make(optionsOf(engine)), KernelClock.KernelClock, Stage.ktime(now)),
       ({ sweep: run }) => run(pair, { serial: 1, requests: [GcRequest.expired], ...plan })
     )
   )
@@ -46,7 +48,7 @@ export const checkSums = (pass: GcPass.GcPass): void => {
   }
 }
 
-export const engineCases = (kernel: Stage.Kernel, engine: GcPass.Engine): void => {
+export const engineCases = (kernel: Stage.Kernel, engine: GcPass.Engine | "walking"): void => {
   const on = <A, E>(test: Effect.Effect<A, E, Stage.Needs>) => Effect.provide(Effect.scoped(test), kernel.layer)
 
   describe(`${engine} ${kernel.name}`, () => {

@@ -4,7 +4,7 @@ import { GcEngine, type GcEvents, type GcPass, GcRequest, Guard, NatPass, NatPur
 import { Bpf, BpfMemory, KernelClock } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import { checkSums } from "./engineCases.ts"
+import { checkSums, optionsOf } from "./engineCases.ts"
 import * as Stage from "./stage.ts"
 
 const SIZE = 60
@@ -36,7 +36,7 @@ const interruptedAt = Effect.fnUntraced(function* <A, E, R>(
 })
 
 describe("a pass that is interrupted", () => {
-  for (const engine of ["hybrid", "kernel", "portable"] as const) {
+  for (const engine of ["hybrid", "walking", "kernel", "portable"] as const) {
     for (const [what, plan] of plans) {
       it.effect(`${engine}, ${what}: at any call, leaves nothing half done`, () =>
         Effect.gen(function* () {
@@ -52,7 +52,7 @@ describe("a pass that is interrupted", () => {
                 const nat = tcp.map((_, i) => Stage.nat({ daddr: [2], saddr: [1], sport: i + 1, to: [[9], 40_000] }))
                 const pair = yield* Stage.pair({ tcp, nat })
                 const { sweep } = yield* Effect.provideService(
-                  GcEngine.make({ engine, batchSize: 16 }),
+                  GcEngine.make({ ...optionsOf(engine), batchSize: 16 }),
                   KernelClock.KernelClock,
                   Stage.ktime(1000)
                 )

@@ -8,7 +8,7 @@ import { sweep } from "./engineCases.ts"
 import * as Stage from "./stage.ts"
 
 Privileged.suite(describe, "fifty passes", () => {
-  for (const engine of ["hybrid", "kernel", "portable"] as const) {
+  for (const engine of ["hybrid", "walking", "kernel", "portable"] as const) {
     it.effect(`${engine}: done, stopped, or purging orphans, they leave no fd open`, () =>
       Effect.scoped(
         Effect.gen(function* () {

@@ -191,7 +191,7 @@ const mappingsOf = (random: Dice, family: Family.Family, entries: Iterable<Stage
 }
 
 describe("random tables and requests", () => {
-  for (const engine of ["hybrid", "kernel", "portable"] as const) {
+  for (const engine of ["hybrid", "walking", "kernel", "portable"] as const) {
     for (const family of ["ipv4", "ipv6"] as const) {
       it.effect(
         `${engine}, ${family}: the entries that stay, every count and every reason are those of the rules`,

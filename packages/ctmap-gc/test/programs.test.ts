@@ -5,12 +5,13 @@ import { Bpf, BpfMemory, type CtPair, KernelClock } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { TestClock } from "effect/testing"
+import { optionsOf, type Tested } from "./engineCases.ts"
 import * as Stage from "./stage.ts"
 
 const expired = (n: number) => Stage.ct({ lifetime: 1, sport: n })
 
 const stage = <A, E>(
-  engine: GcPass.Engine | "auto",
+  engine: Tested,
   use: (bench: {
     readonly control: BpfMemory.Controls
     readonly collect: (
@@ -22,7 +23,7 @@ const stage = <A, E>(
 ) => {
   const { calls, control } = BpfMemory.make({ objects: Stage.objects!, ...options })
   const test = Effect.gen(function* () {
-    const made = yield* GcEngine.make({ engine }).pipe(
+    const made = yield* GcEngine.make(optionsOf(engine)).pipe(
       Effect.provideService(KernelClock.KernelClock, Stage.ktime(1000))
     )
     let serial = 0
@@ -37,20 +38,21 @@ const stage = <A, E>(
 }
 
 describe("programs of an engine", () => {
-  for (const engine of ["hybrid", "kernel"] as const) {
+  for (const engine of ["hybrid", "walking", "kernel"] as const) {
     it.effect(`${engine}: are loaded once for a map, and go with the engine`, () =>
       stage(engine, ({ control, collect }) =>
         Effect.gen(function* () {
           const bpf = yield* Bpf.Bpf
           const pair = yield* Stage.pair({ tcp: [expired(1)], nat: [] })
           assert.strictEqual((yield* collect(pair)).maps[0]!.deleted, 1)
-          const loads = control.count("loadObject")
+          const count = () => control.count("loadObject") + control.count("loadObjectAsync")
+          const loads = count()
           assert.isAbove(loads, 0)
           for (const n of [2, 3]) {
             bpf.update(pair.tcp.map.fd, expired(n).key, expired(n).value, Bpf.ANY)
             assert.strictEqual((yield* collect(pair)).maps[0]!.deleted, 1)
           }
-          assert.strictEqual(control.count("loadObject"), loads)
+          assert.strictEqual(count(), loads)
         })
       )
     )

@@ -100,7 +100,7 @@ describe("a connection that is back", () => {
 })
 
 describe("faults", () => {
-  for (const engine of ["hybrid", "kernel", "portable"] as const) {
+  for (const engine of ["hybrid", "walking", "kernel", "portable"] as const) {
     it.effect(`${engine}: whichever call fails, nothing is lost uncounted and no fd stays open`, () =>
       Effect.gen(function* () {
         for (let skip = 0; skip < 80; skip++) {

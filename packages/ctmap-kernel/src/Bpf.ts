@@ -179,6 +179,11 @@ export interface Calls {
   /** Loads programs of a BPF object. On failure the verifier's last words are in `log`. */
   readonly loadObject: (spec: ObjectSpec) => LoadedObject | { readonly errno: number; readonly log: string }
   /**
+   * The same on another thread, for programs that the verifier takes long over: never calls back before it has returned.
+   * It cannot be called off; until then what the spec reuses has to stay open. There is no log.
+   */
+  readonly loadObjectAsync: (spec: ObjectSpec, done: (answer: ReturnType<Calls["loadObject"]>) => void) => void
+  /**
    * BPF_PROG_TEST_RUN of a syscall program; `context` is read and written. With `cpu`, of a raw tracepoint program, on
    * that CPU (Linux >= 5.10); its `context` is read only.
    */

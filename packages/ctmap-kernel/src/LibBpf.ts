@@ -15,6 +15,7 @@ import * as Bpf from "./Bpf.ts"
 import { BpfError, KernelUnavailable } from "./BpfError.ts"
 import { directoryLock, EIO, fileCalls } from "./internal/bpffs.ts"
 import { datagrams } from "./internal/datagrams.ts"
+import { captureLog } from "./internal/libbpfLog.ts"
 import { createOptions, openOptions, readInfo } from "./internal/mapStructs.ts"
 import { testRunOptions } from "./internal/testRun.ts"
 import { mappings } from "./internal/mappings.ts"
@@ -197,6 +198,14 @@ const agentCalls = (close: Bpf.Calls["close"]) => {
   return { ...directoryLock({ open, flock, close, errno }), ...datagrams({ socket, sendto, close, errno }) }
 }
 
+/** An object that is not loaded yet, with its maps by name. */
+interface Opened {
+  readonly object: bigint
+  readonly maps: ReadonlyArray<readonly [name: string, map: bigint]>
+}
+
+type Loaded = ReturnType<Bpf.Calls["loadObject"]>
+
 const programCalls = (bpf: Library) => {
   const libc = koffi.load("libc.so.6")
   const openMem = bpf.func("void *bpf_object__open_mem(const void *elf, size_t size, const void *opts)") as (
@@ -204,7 +213,7 @@ const programCalls = (bpf: Library) => {
     size: number,
     opts: null
   ) => bigint | null
-  const load = bpf.func("int bpf_object__load(void *object)") as (object: bigint) => number
+  const load = bpf.func("int bpf_object__load(void *object)") as AsyncFunction<(object: bigint) => number>
   const closeObject = bpf.func("void bpf_object__close(void *object)") as (object: bigint) => void
   const nextProgram = bpf.func("void *bpf_object__next_program(void *object, void *previous)") as (
     object: bigint,
@@ -231,7 +240,15 @@ const programCalls = (bpf: Library) => {
     (fd: number, opts: Uint8Array) => number
   >
   const runOptions = testRunOptions(koffi.address)
-  const capture = captureLog(bpf, libc)
+  const Print = koffi.proto("int ctmap_libbpf_print(int level, const char *format, void *args)")
+  const log = captureLog({
+    setPrint: bpf.func("void *libbpf_set_print(void *print)"),
+    vsnprintf: libc.func("int vsnprintf(_Out_ void *to, size_t room, const char *format, void *args)"),
+    hook: (print) => {
+      const address = koffi.register(print, koffi.pointer(Print))
+      return { address, letGo: () => koffi.unregister(address) }
+    }
+  })
 
   const each = (object: bigint, next: (object: bigint, previous: bigint | null) => bigint | null): Array<bigint> => {
     const found: Array<bigint> = []
@@ -247,30 +264,48 @@ const programCalls = (bpf: Library) => {
       const rc = reused !== undefined ? reuseFd(map, reused) : entries !== undefined ? setMaxEntries(map, entries) : 0
       if (rc < 0) return rc
     }
-    return load(object)
+    return 0
+  }
+  /** What is not yet the kernel's; an errno where there is nothing to load. */
+  const open = (spec: Bpf.ObjectSpec): Opened | number => {
+    const object = openMem(spec.elf, spec.elf.byteLength, null)
+    if (object === null) return koffi.errno()
+    // Before anything is reused: libbpf then renames the map of the object to what the kernel calls the other one.
+    const maps = each(object, nextMap).map((map) => [mapName(map), map] as const)
+    const rc = prepare(object, spec)
+    if (rc >= 0) return { object, maps }
+    closeObject(object)
+    return -rc
+  }
+  const loaded = (spec: Bpf.ObjectSpec, { object, maps }: Opened, rc: number, print: () => string): Loaded => {
+    if (rc < 0) {
+      closeObject(object)
+      return { errno: -rc, log: print() }
+    }
+    const programs = each(object, nextProgram).filter((program) => spec.programs.includes(programName(program)))
+    return {
+      programs: Object.fromEntries(programs.map((program) => [programName(program), programFd(program)])),
+      maps: Object.fromEntries(maps.map(([name, map]) => [name, mapFd(map)])),
+      close: () => closeObject(object)
+    }
   }
   return {
     loadObject: (spec: Bpf.ObjectSpec) => {
-      const log: Array<string> = []
-      return capture(log, () => {
-        const object = openMem(spec.elf, spec.elf.byteLength, null)
-        if (object === null) return { errno: koffi.errno(), log: log.join("") }
-        // Before anything is reused: libbpf then renames the map of the object to what the kernel calls the other one.
-        const maps = each(object, nextMap).map((map) => [mapName(map), map] as const)
-        const rc = prepare(object, spec)
-        if (rc < 0) {
-          closeObject(object)
-          return { errno: -rc, log: log.join("") }
-        }
-        return {
-          programs: Object.fromEntries(
-            each(object, nextProgram)
-              .filter((program) => spec.programs.includes(programName(program)))
-              .map((program) => [programName(program), programFd(program)])
-          ),
-          maps: Object.fromEntries(maps.map(([name, map]) => [name, mapFd(map)])),
-          close: () => closeObject(object)
-        }
+      const lines: Array<string> = []
+      return log.captured(lines, () => {
+        const made = open(spec)
+        return typeof made === "number"
+          ? { errno: made, log: lines.join("") }
+          : loaded(spec, made, load(made.object), () => lines.join(""))
+      })
+    },
+    loadObjectAsync: (spec: Bpf.ObjectSpec, done: (answer: Loaded) => void) => {
+      const made = open(spec)
+      if (typeof made === "number") return void setImmediate(() => done({ errno: made, log: "" }))
+      const speak = log.silence()
+      elsewhere(load, [made.object], (rc) => {
+        speak()
+        done(loaded(spec, made, rc, () => ""))
       })
     },
     runProgram: (fd: number, context: Uint8Array, cpu?: number) => testRun(fd, runOptions(context, cpu)),
@@ -333,37 +368,3 @@ const perfCalls = (close: Bpf.Calls["close"]) => {
 const PERF_FLAG_FD_CLOEXEC = 8
 const EEXIST = 17
 const ENOSYS = 38
-
-/** Bytes of one message that are kept. */
-const LAST_WORDS = 4096
-
-/** libbpf prints through one hook of the process; it is ours only while an object is loaded. */
-const captureLog = (bpf: Library, libc: Library) => {
-  const Print = koffi.proto("int ctmap_libbpf_print(int level, const char *format, void *args)")
-  const setPrint = bpf.func("void *libbpf_set_print(void *print)") as (print: bigint | null) => bigint | null
-  const vsnprintf = libc.func("int vsnprintf(_Out_ void *to, size_t room, const char *format, void *args)") as (
-    to: Uint8Array,
-    room: number,
-    format: string,
-    args: bigint
-  ) => number
-  setPrint(null)
-  let line: Uint8Array | undefined
-  return <A>(log: Array<string>, during: () => A): A => {
-    // The verifier's whole log comes as one line; why it refused stands at its end.
-    const to = (line ??= new Uint8Array(1 << 20))
-    const hook = koffi.register((level: number, format: string, args: bigint) => {
-      const length = vsnprintf(to, to.byteLength, format, args)
-      const end = Math.min(length, to.byteLength - 1)
-      if (level < 2) log.push(new TextDecoder().decode(to.subarray(Math.max(0, end - LAST_WORDS), end)))
-      return length
-    }, koffi.pointer(Print))
-    setPrint(hook)
-    try {
-      return during()
-    } finally {
-      setPrint(null)
-      koffi.unregister(hook)
-    }
-  }
-}

@@ -275,7 +275,8 @@ describe("when any one call to the kernel fails", () => {
       cleanUp.run({ keys: new Uint8Array(14), flags: new Uint32Array(1), verdicts: new Uint8Array(1) }, 1)
     })
   }
-  const steps = ["map create", "map memory", "load program", "run program"]
+  // What cannot be loaded is done without, as long as there is another.
+  const steps = ["map create", "map memory", "run program"]
   const operations: Readonly<Record<string, ReadonlyArray<string>>> = {
     "a sweep": ["map info", ...steps],
     "a sweep without NAT": ["map info", ...steps]

@@ -10,9 +10,9 @@ import * as KernelSweep from "ctmap-kernel/KernelSweep"
 import * as NatCleanUp from "ctmap-kernel/NatCleanUp"
 import { Recorded } from "ctmap-testing"
 import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import type * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 
 const HASH = 1
@@ -402,19 +402,73 @@ const fullRecords = (family: Family.Family) =>
     assert.deepStrictEqual([dry.records.count, dry.nat.absent], [8, 17])
     assert.lengthOf(maps.ct.all(), 20)
     const runs: Array<[deleted: number, stopped: boolean, records: number]> = []
-    for (;;) {
-      const { seen, kept, deleted, stopped, records } = yield* sweep.run({ now: 50 })
+    for (let from: number | undefined = 0; from !== undefined;) {
+      const run: KernelSweep.Run = yield* sweep.run({ now: 50, from })
+      const { seen, kept, deleted, stopped, records } = run
       assert.strictEqual(seen, kept + deleted)
+      assert.strictEqual(records.count, deleted)
       runs.push([deleted, stopped, records.count])
-      if (!stopped) break
+      from = run.next
     }
-    assert.deepStrictEqual(runs, [
-      [8, true, 8],
-      [8, true, 8],
-      [1, false, 1]
-    ])
+    if (sweep.resumes) assert.isTrue(runs.every(([deleted]) => deleted <= 8))
+    else
+      assert.deepStrictEqual(runs, [
+        [8, true, 8],
+        [8, true, 8],
+        [1, false, 1]
+      ])
+    assert.strictEqual(
+      runs.reduce((sum, [deleted]) => sum + deleted, 0),
+      17
+    )
     assert.lengthOf(maps.ct.all(), 3)
   })
+
+/** The whole table, piece by piece. */
+const pieces = (family: Family.Family, type: number) =>
+  Effect.gen(function* () {
+    const maps = yield* pair(family, type)
+    const sweep = yield* KernelSweep.make({ ct: maps.ct.table, nat: maps.nat.table, family, mustResume: true })
+    assert.isTrue(sweep.resumes)
+    for (let i = 0; i < 3000; i++) maps.ct.put(key(family, ct(OUT, i)), ctValue(i % 3 === 0 ? 100 : 1))
+    const sums = { seen: 0, kept: 0, deleted: 0, absent: 0, told: 0 }
+    let runs = 0
+    for (let from: number | undefined = 0; from !== undefined; runs++) {
+      const run: KernelSweep.Run = yield* sweep.run({ now: 50, from, callTarget: "1 nanos" })
+      assert.isFalse(run.stopped)
+      assert.isAbove(run.millis, 0)
+      assert.isBelow(run.deleted, 1024)
+      sums.seen += run.seen
+      sums.kept += run.kept
+      sums.deleted += run.deleted
+      sums.absent += run.nat.absent
+      sums.told += run.records.count
+      from = run.next
+    }
+    assert.isAbove(runs, 8)
+    assert.deepStrictEqual(sums, { seen: 3000, kept: 1000, deleted: 2000, absent: 2000, told: 2000 })
+    assert.lengthOf(maps.ct.all(), 1000)
+    const rest = yield* sweep.run({ now: 200, records: false })
+    assert.deepStrictEqual([rest.deleted, rest.next, rest.records.count], [1000, undefined, 0])
+    assert.lengthOf(maps.ct.all(), 0)
+  })
+
+/** Elements whose memory comes and goes with them. */
+const notPreallocated = Effect.gen(function* () {
+  const kernel = yield* Bpf.Bpf
+  const sizes = { keySize: 14, valueSize: 56 }
+  const fd = yield* Effect.acquireRelease(
+    Effect.sync(() => kernel.mapCreate({ type: HASH, ...sizes, maxEntries: 64, flags: 1 }, "sweep_malloc")),
+    (opened) => Effect.sync(() => kernel.close(opened))
+  )
+  const target = { ct: { fd, ...sizes, name: "sweep_malloc" }, nat: undefined, family: "ipv4" } as const
+  kernel.update(fd, key("ipv4", ct()), ctValue(1), Bpf.ANY)
+  const error = yield* Effect.flip(KernelSweep.make({ ...target, mustResume: true }))
+  assert.strictEqual(error.reason._tag, "FeatureUnsupported")
+  const sweep = yield* KernelSweep.make(target)
+  assert.isFalse(sweep.resumes)
+  assert.strictEqual((yield* sweep.run({ now: 2 })).deleted, 1)
+})
 
 const limited = (family: Family.Family) =>
   Effect.gen(function* () {
@@ -427,6 +481,12 @@ const limited = (family: Family.Family) =>
     assert.deepStrictEqual(yield* ran(4), [4, true])
     assert.deepStrictEqual(yield* ran(6), [6, false], "as many as there are")
     assert.deepStrictEqual(yield* ran(0), [0, false])
+    for (let i = 0; i < 500; i++) table.put(key(family, ct(OUT, i)), ctValue(1))
+    for (const limit of [100, 33, 64, 1]) {
+      const run = yield* sweep.run({ now: 2, limit })
+      assert.deepStrictEqual([run.deleted, run.records.count, run.stopped], [limit, limit, true], `${limit} at most`)
+    }
+    assert.lengthOf(table.all(), 500 - 198)
   })
 
 const recorded = (set: Recorded.SetName, now: number) =>
@@ -510,36 +570,83 @@ const wrongSizes = Effect.gen(function* () {
   }
 })
 
+/** The same kernel, which has no program that resumes. */
+const withoutWalk = (kernel: Layer.Layer<Bpf.Bpf, BpfError>): Layer.Layer<Bpf.Bpf, BpfError> =>
+  Layer.effect(
+    Bpf.Bpf,
+    Effect.map(Bpf.Bpf, (bpf) => ({
+      ...bpf,
+      loadObjectAsync: (spec, done) =>
+        spec.programs.some((name) => name.startsWith("walk"))
+          ? void setImmediate(() => done({ errno: 22, log: "" }))
+          : bpf.loadObjectAsync(spec, done)
+    }))
+  ).pipe(Layer.provide(kernel))
+
 /** Runs every case on a kernel. */
 export const cases = (kernel: Layer.Layer<Bpf.Bpf, BpfError>): void => {
+  sweepCases(kernel, true)
+  describe("in one stretch", () => {
+    sweepCases(withoutWalk(kernel), false)
+  })
+  otherCases(kernel)
+}
+
+/** What a sweep does, by the program that resumes and by the one that does not. */
+const sweepCases = (kernel: Layer.Layer<Bpf.Bpf, BpfError>, resumes: boolean): void => {
+  const test = (title: string, effect: Effect.Effect<unknown, unknown, Bpf.Bpf | Scope.Scope>) =>
+    it.effect(title, () => effect.pipe(Effect.provide(kernel)))
+  const types = { HASH, LRU_HASH }
+
+  test(
+    "takes the program that it can have",
+    Effect.gen(function* () {
+      const { ct: table } = yield* pair("ipv4")
+      const sweep = yield* KernelSweep.make({ ct: table.table, nat: undefined, family: "ipv4" })
+      assert.strictEqual(sweep.resumes, resumes)
+    })
+  )
+  for (const family of Family.all) {
+    describe(`NAT clean-up, ${family}, by a sweep`, () => {
+      for (const [name, type] of Object.entries(types))
+        for (const of of natCases) test(`${of.title}, ${name}`, natCase(family, type, "sweep", of))
+    })
+    describe(`a sweep, ${family}`, () => {
+      for (const [name, type] of Object.entries(types)) {
+        test(`deletes what is one unit past its lifetime, and nothing at it, ${name}`, byLifetime(family, type))
+        if (resumes) test(`goes on where it was told to stop, ${name}`, pieces(family, type))
+      }
+      test("records keys and values as they were read", recordsAsRead(family))
+      test("stops before its records are full, and goes on when it is run again", fullRecords(family))
+      test("deletes no more than it is allowed to", limited(family))
+    })
+  }
+  test("leaves of the recorded tables what Cilium's own collector left: pods-ktime", recorded("pods-ktime", 5462))
+  test(
+    "leaves of the recorded tables what Cilium's own collector left: nat-orphans-ktime",
+    recorded("nat-orphans-ktime", 5495)
+  )
+  test("does not walk elements that are not preallocated", notPreallocated)
+  test("a scope waits for the run that is under way, and none begins after it", interrupted)
+  test("refuses a time that is no u32, and touches nothing", oddNow)
+}
+
+const otherCases = (kernel: Layer.Layer<Bpf.Bpf, BpfError>): void => {
   const test = (title: string, effect: Effect.Effect<unknown, unknown, Bpf.Bpf | Scope.Scope>) =>
     it.effect(title, () => effect.pipe(Effect.provide(kernel)))
   const types = { HASH, LRU_HASH }
 
   for (const family of Family.all) {
-    describe.each(["sweep", "program", "portable"] as const)(`NAT clean-up, ${family}, by %s`, (by) => {
+    describe.each(["program", "portable"] as const)(`NAT clean-up, ${family}, by %s`, (by) => {
       for (const [name, type] of Object.entries(types))
         for (const of of natCases) test(`${of.title}, ${name}`, natCase(family, type, by, of))
     })
     for (const engine of ["program", "portable"] as const)
       test(`a connection that is back keeps its mapping (G2), ${family}, by ${engine}`, connectionBack(family, engine))
     test(`program and portable do the same to many, ${family}`, manyCandidates(family))
-    describe(`a sweep, ${family}`, () => {
-      for (const [name, type] of Object.entries(types))
-        test(`deletes what is one unit past its lifetime, and nothing at it, ${name}`, byLifetime(family, type))
-      test("records keys and values as they were read", recordsAsRead(family))
-      test("stops where its records are full, and goes on when it is run again", fullRecords(family))
-      test("deletes no more than it is allowed to", limited(family))
-    })
   }
   for (const engine of ["program", "portable"] as const)
     test(`refuses ranges that reach beyond the candidates: ${engine}`, natRefusals(engine))
   test("leaves of the recorded tables what Cilium's own collector left: pods-ktime", recorded("pods-ktime", 5462))
-  test(
-    "leaves of the recorded tables what Cilium's own collector left: nat-orphans-ktime",
-    recorded("nat-orphans-ktime", 5495)
-  )
-  test("a scope waits for the run that is under way, and none begins after it", interrupted)
-  test("refuses a time that is no u32, and touches nothing", oddNow)
   test("refuses maps of another family and maps in each other's place", wrongSizes)
 }

@@ -30,8 +30,10 @@ export interface Plan {
   /** The NAT map that goes with the CT map; without one, NAT is left alone. */
   readonly nat: CtPair.NatMap | undefined
   readonly programs: Programs
-  /** Larger maps are not for the kernel engine. */
+  /** Larger maps are not swept in one go. */
   readonly kernelMaxEntries: number
+  /** Smaller maps are not swept in pieces inside the kernel. */
+  readonly walkMinEntries: number
   /** Entries per read. */
   readonly batchSize: number
   /** Hears of every batch. */

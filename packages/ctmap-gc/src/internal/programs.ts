@@ -28,11 +28,19 @@ export interface Programs {
     ct: CtPair.CtMap,
     nat: CtPair.NatMap | undefined
   ) => Effect.Effect<KernelSweep.KernelSweep, BpfError.BpfError, Scope.Scope>
+  /** A sweep that resumes, where that can be had. */
+  readonly walk: (
+    ct: CtPair.CtMap,
+    nat: CtPair.NatMap | undefined
+  ) => Effect.Effect<KernelSweep.KernelSweep | undefined, never, Scope.Scope>
 }
 
 /** Programs of each kind that are kept: the global maps have four, clusters take turns. */
 const MOST = 16
 const IDLE = Duration.minutes(15)
+
+/** Records of a walk: far more than one of its pieces deletes, in 0.4 MB. */
+const RECORDS = 4096
 
 /** Loaded programs of one kind. */
 interface Shelf<A> {
@@ -74,6 +82,9 @@ export const make: Effect.Effect<Programs, never, Bpf.Bpf | Scope.Scope> = Effec
   const deleters = yield* shelf<CompareAndDelete.CompareAndDelete>()
   const cleaners = yield* shelf<NatCleanUp.NatCleanUp>()
   const sweeps = yield* shelf<KernelSweep.KernelSweep>()
+  const walks = yield* shelf<KernelSweep.KernelSweep>()
+  /** The map of a name that cannot be walked: to find out takes longer than to do without. */
+  const unwalkable = new Map<string, number>()
   const { provideService } = Effect
   const bpf = yield* Bpf.Bpf
   return {
@@ -91,10 +102,17 @@ export const make: Effect.Effect<Programs, never, Bpf.Bpf | Scope.Scope> = Effec
       const kept = cleaners.get(map.name, `${map.info.id} ${nat.map.info.id}`, load("program"))
       return choose(engine, kept, provideService(load(engine), Bpf.Bpf, bpf))
     },
-    sweep: ({ map, family }, nat) => {
-      const target = { ct: tableOf(map), nat: nat === undefined ? undefined : tableOf(nat.map), family }
-      return sweeps.get(map.name, `${map.info.id} ${nat?.map.info.id ?? "-"}`, KernelSweep.make(target))
-    }
+    sweep: (ct, nat) => sweeps.get(ct.map.name, keyOf(ct, nat), KernelSweep.make(targetOf(ct, nat))),
+    walk: (ct, nat) =>
+      Effect.suspend(() => {
+        const { name, info } = ct.map
+        if (unwalkable.get(name) === info.id) return Effect.undefined
+        const load = KernelSweep.make({ ...targetOf(ct, nat), capacity: RECORDS, mustResume: true })
+        return Effect.catchTag(walks.get(name, keyOf(ct, nat), load), "BpfError", ({ reason }) => {
+          if (reason._tag === "FeatureUnsupported" || reason._tag === "NotPermitted") unwalkable.set(name, info.id)
+          return Effect.undefined
+        })
+      })
   }
 })
 
@@ -109,7 +127,15 @@ const choose = <A>(
 ): Effect.Effect<A, BpfError.BpfError, Scope.Scope> =>
   engine === "portable" ? fresh : engine === "program" ? kept : Effect.catchTag(kept, "BpfError", () => fresh)
 
-/** An open map as programs take it. */
+const targetOf = ({ map, family }: CtPair.CtMap, nat: CtPair.NatMap | undefined): KernelSweep.Target => ({
+  ct: tableOf(map),
+  nat: nat === undefined ? undefined : tableOf(nat.map),
+  family
+})
+
+const keyOf = ({ map }: CtPair.CtMap, nat: CtPair.NatMap | undefined): string =>
+  `${map.info.id} ${nat?.map.info.id ?? "-"}`
+
 /** A map as the programs take it. */
 export const tableOf = ({ fd, name, info }: BpfMap.BpfMap): CompareAndDelete.Table => ({
   fd,

@@ -13,7 +13,7 @@ import { Candidates } from "./candidates.ts"
 import { clockCheck } from "./clockCheck.ts"
 import { type Deleter, makeDeleter } from "./deleter.ts"
 import { PRESENCE } from "./judge.ts"
-import { isForKernel, sweepInKernel } from "./kernelEngine.ts"
+import { sweepInKernel, wayInKernel } from "./kernelEngine.ts"
 import type { Plan, SweepError, Target } from "./plan.ts"
 import type { MapTally } from "./tally.ts"
 
@@ -44,7 +44,8 @@ export const make = (target: Target, plan: Plan, tally: MapTally): Sweep => {
     }),
     carryOut: Effect.scoped(
       Effect.gen(function* () {
-        if (first === undefined && isForKernel(target, plan)) return yield* sweepInKernel(target, plan, tally)
+        const way = first === undefined ? yield* wayInKernel(target, plan) : undefined
+        if (way !== undefined) return yield* sweepInKernel(target, plan, tally, way)
         const deleter = yield* makeDeleter(target, plan, tally)
         if (first === undefined) return yield* stream(target, plan, tally, deleter)
         if (first.held === undefined) {

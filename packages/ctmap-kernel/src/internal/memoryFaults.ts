@@ -125,13 +125,15 @@ export class Faults {
   }
 }
 
+const refused = (errno: number) => ({ errno, log: "the twin was told to fail" })
+
 /** What a failing call leaves behind: batches say how many went where the kernel would, and none did. */
 const failed = (name: Call, errno: number, args: ReadonlyArray<unknown>): unknown => {
   if (name.endsWith("Async")) {
-    const done = args.at(-1) as (rc: number) => void
-    return void setImmediate(() => done(-errno))
+    const done = args.at(-1) as (answer: unknown) => void
+    return void setImmediate(() => done(name === "loadObjectAsync" ? refused(errno) : -errno))
   }
-  if (name === "loadObject") return { errno, log: "the twin was told to fail" }
+  if (name === "loadObject") return refused(errno)
   const count = args.at(-1)
   if (name.endsWith("Batch") && count instanceof Uint32Array && (errno === ENOENT || errno === ENOSPC)) count[0] = 0
   if (name === "lookupBatch" && errno === ENOSPC) {

@@ -1,11 +1,12 @@
 /**
- * Records and contexts of the programs in `bpf/sweep.bpf.c`.
+ * Records and contexts of the programs in `bpf/sweep.bpf.c` and `bpf/walk.bpf.c`.
  *
  * ```text
  * record, 104 bytes        0 key (14 or 38 bytes, then zeros)   40 value (56)   96 NAT verdict u32   100 unused
  * candidate, 48 bytes      0 key (14 or 38 bytes, then zeros)   40 entry flags u32   44 NAT verdict u32
  * context of a sweep       0 now   4 options   8 limit   12 records   16 seen   20 kept   24 deleted   28 refreshed
  *                          32 vanished   36 restored   40 busy   44 NAT totals   68 stopped
+ *                          of a walk: 72 bucket   76 nanoseconds   80 enough   84 took
  * context of a clean-up    0 count   4 options   8 NAT totals
  * NAT totals, 24 bytes     0 egress   4 ingress   8 absent   12 halves   16 kept   20 failed
  * ```
@@ -21,7 +22,7 @@ export const option = { withNat: 1, dryRun: 2, idle: 4, noRecords: 8 } as const
 
 /** `struct sweep`, in words. */
 export const sweep = {
-  words: 18,
+  words: 22,
   now: 0,
   options: 1,
   limit: 2,
@@ -34,7 +35,11 @@ export const sweep = {
   restored: 9,
   busy: 10,
   nat: 11,
-  stopped: 17
+  stopped: 17,
+  bucket: 18,
+  nanoseconds: 19,
+  enough: 20,
+  took: 21
 } as const
 
 /** `struct clean`, in words. */

@@ -1,5 +1,5 @@
 /**
- * Twins of the programs in `bpf/sweep.bpf.c`, for `BpfMemory`: same contexts, same records, same verdicts.
+ * Twins of the programs in `bpf/sweep.bpf.c` and `bpf/walk.bpf.c`, for `BpfMemory`: same contexts, same records, same verdicts.
  */
 import { type Family, Tuple } from "ctmap-core"
 import { NOEXIST } from "../Bpf.ts"
@@ -65,8 +65,12 @@ const remove = (table: MapView, key: Uint8Array, value: Uint8Array, now: number)
   return isBack ? "restored" : "deleted"
 }
 
+/** Buckets of the twin's walk, by key: a piece is one of them. */
+const BUCKETS = 16
+const bucketOf = (key: Uint8Array): number => key.reduce((sum, byte) => (sum * 31 + byte) % 65_521, 0) % BUCKETS
+
 const sweepOf =
-  (family: Family.Family): Program =>
+  (family: Family.Family, walks: boolean): Program =>
   (_, bytes, { table, nat, records }) => {
     if (table === undefined || nat === undefined || records === undefined) return EINVAL
     const context = wordsOf(bytes)
@@ -76,7 +80,8 @@ const sweepOf =
     const isDry = (options & option.dryRun) !== 0
     const cleanUp = cleaner(family, table, nat)
     const totals = noNatTotals()
-    table.forEach((shown, value) => {
+    /** Whether the walk ends here. */
+    const visit = (shown: Uint8Array, value: Uint8Array): boolean => {
       if (u32(value, LIFETIME) >= now) {
         count("seen")
         count("kept")
@@ -103,7 +108,21 @@ const sweepOf =
         count("records")
       }
       return false
-    })
+    }
+    if (!walks) table.forEach(visit)
+    else {
+      const isEnough = (): boolean =>
+        context[sweep.nanoseconds]! > 0 ||
+        ((options & (option.noRecords | option.dryRun)) === 0 && context[sweep.records]! >= context[sweep.enough]!)
+      let bucket = context[sweep.bucket]! % BUCKETS
+      do {
+        const at = bucket++
+        table.forEach((key, value) => bucketOf(key) === at && visit(key, value))
+        if (context[sweep.stopped] !== 0) break
+        context[sweep.bucket] = bucket % BUCKETS
+      } while (bucket < BUCKETS && !isEnough())
+      context[sweep.took] = 1
+    }
     writeNatTotals(context, sweep.nat, totals)
     return giveBack(context, bytes)
   }
@@ -132,8 +151,10 @@ const cleanOf =
 /** The object: all its maps are given to it, or are not looked at. */
 export const twin: ObjectTwin = {
   programs: {
-    sweep4: sweepOf("ipv4"),
-    sweep6: sweepOf("ipv6"),
+    sweep4: sweepOf("ipv4", false),
+    sweep6: sweepOf("ipv6", false),
+    walk4: sweepOf("ipv4", true),
+    walk6: sweepOf("ipv6", true),
     nat_clean4: cleanOf("ipv4"),
     nat_clean6: cleanOf("ipv6")
   }

@@ -605,6 +605,18 @@ const machine = (test: Test): void => {
     assert.isAbove(loaded.errno, 0)
     assert.isNotEmpty(loaded.log)
   })
+  test("an object that is none does not load on another thread either, and nothing is answered at once", async ({
+    bpf
+  }) => {
+    let hasReturned = false
+    const [errno, wasLater] = await new Promise<readonly [errno: number, wasLater: boolean]>((resolve) => {
+      const nonsense = { name: "nonsense", elf: new Uint8Array(64), programs: ["p"] }
+      bpf.loadObjectAsync(nonsense, (loaded) => resolve(["errno" in loaded ? loaded.errno : 0, hasReturned]))
+      hasReturned = true
+    })
+    assert.isAbove(errno, 0)
+    assert.isTrue(wasLater)
+  })
   test("a run on another thread answers what one on this thread does, and not before it has returned", async (bench) => {
     const { bpf } = bench
     const later = (fd: number): Promise<readonly [rc: number, hasReturned: boolean]> => {
