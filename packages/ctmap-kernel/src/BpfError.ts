@@ -205,7 +205,7 @@ const hint = ({ operation, errno, path, reason }: BpfError): string => {
           : errno === EPERM && nameOf(path).includes(".")
             ? ": a bpffs allows no dot in a name"
             : errno === EPERM && operation === "open pin"
-              ? ": this kernel opens pins only for root, or with CAP_BPF"
+              ? ": run as root, or with CAP_BPF: this kernel opens pins for nobody else"
               : ": the pin and every directory above it must be accessible to this user; run as root, or with CAP_DAC_OVERRIDE"
     case "OutOfMemory":
       return ": free memory, or make the map smaller"

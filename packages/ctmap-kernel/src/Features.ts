@@ -102,6 +102,7 @@ export const names: ReadonlyArray<Feature> = [
 
 const EPERM = -1
 const EACCES = -13
+const EINVAL = -22
 const ENOENT = -2
 
 const answerOf = (rc: number): Answer =>
@@ -131,10 +132,21 @@ const attempt = (bpf: Bpf.Calls, feature: Feature): number => {
     case "for-each":
       return attemptProgram(bpf, "probe_for_each")
     case "iterator":
-      return attemptProgram(bpf, "probe_iterator")
+      return forbidden(bpf, attemptProgram(bpf, "probe_iterator"))
     case "tc":
       return attemptProgram(bpf, "probe_tc")
   }
+}
+
+/**
+ * Without CAP_PERFMON the verifier does not know helpers that read the kernel's memory, and answers as a kernel does that
+ * has none of them: -EINVAL. Perf events need the same capability, and say so.
+ */
+const forbidden = (bpf: Bpf.Calls, rc: number): number => {
+  if (rc !== EINVAL) return rc
+  const event = bpf.perfEvent(0)
+  if (event >= 0) bpf.close(event)
+  return event === EACCES ? EACCES : rc
 }
 
 const attemptMap = (bpf: Bpf.Calls, spec: MapSpec.Properties): number => {

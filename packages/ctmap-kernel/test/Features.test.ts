@@ -40,6 +40,26 @@ describe("what a kernel can do", () => {
     }).pipe(Effect.provide(on()))
   )
 
+  it.effect("what the verifier hides without CAP_PERFMON is forbidden, not missing", () =>
+    Effect.gen(function* () {
+      const EINVAL = 22
+      for (const [capabilities, answer] of [
+        [["CAP_BPF"], "NotPermitted"],
+        [["CAP_BPF", "CAP_PERFMON"], "Missing"]
+      ] as const) {
+        const tag = Effect.gen(function* () {
+          const control = yield* BpfMemory.Control
+          control.asUser(1000, capabilities)
+          control.failNext("loadObject", EINVAL)
+          const { _tag } = yield* probe("iterator")
+          assert.deepStrictEqual(control.openFds(), [])
+          return _tag
+        })
+        assert.strictEqual(yield* Effect.provide(tag, on()), answer)
+      }
+    })
+  )
+
   it.effect("a large map on a kernel without iterators is read by batch", () =>
     Effect.scoped(
       Effect.gen(function* () {
