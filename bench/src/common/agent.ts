@@ -1,6 +1,9 @@
 /** A real agent in a process of its own, and what can be seen of it from outside. */
 import { type ChildProcess, spawn } from "node:child_process"
 import { existsSync, readdirSync, readFileSync } from "node:fs"
+import { request } from "node:http"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { createInterface } from "node:readline"
 import type { Readable } from "node:stream"
 import { fileURLToPath } from "node:url"
@@ -50,7 +53,9 @@ export interface Watched {
   /** Lines of the log above `INFO`, and whatever else it wrote. */
   readonly complaints: Array<string>
   /** How often it said that it has read its settings again. */
-  readonly counts: { reloads: number }
+  readonly counts: { reloads: number; asked: number }
+  /** Where its API listens. */
+  readonly socket: string
   /** Code or signal, once it has ended. */
   readonly ended: Promise<number | NodeJS.Signals>
 }
@@ -78,7 +83,8 @@ export const start = (options: Options): Effect.Effect<Watched, never, Scope.Sco
 const launch = ({ flags, gcSeconds, program, root }: Options): Watched => {
   if (program === "bundle" && !existsSync(bundle)) throw new Error(`${bundle} is not there: npm run build makes it`)
   const [conditions, file] = program === "source" ? [["--conditions=ctmap-source"], source] : [[], bundle]
-  const log = ["--log-format", "json", "--log-level", "debug"]
+  const socket = join(tmpdir(), `ctmap-soak-${process.pid}.sock`)
+  const log = ["--log-format", "json", "--log-level", "debug", "--api-socket", socket]
   const args = [...conditions, "--import", here("../inside/loop.ts"), file, "--bpffs-root", root, ...log, ...flags]
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("CTMAP_")))
   const child = spawn(process.execPath, args, {
@@ -93,7 +99,8 @@ const launch = ({ flags, gcSeconds, program, root }: Options): Watched => {
     reports: [],
     samples: [],
     complaints: [],
-    counts: { reloads: 0 },
+    counts: { reloads: 0, asked: 0 },
+    socket,
     ended: new Promise((resolve) => {
       // Not before its last line has been read.
       child.once("close", (code, signal) => {
@@ -122,6 +129,39 @@ const parse = (text: string): Line | undefined => {
   } catch {
     return undefined
   }
+}
+
+/** What the API answers to a question: its text. */
+const get = ({ counts, socket }: Watched, path: string): Promise<string> =>
+  new Promise((resolve, reject) => {
+    const asked = request({ socketPath: socket, path }, (response) => {
+      let body = ""
+      response.setEncoding("utf8")
+      response.on("data", (part: string) => void (body += part))
+      response.on("error", reject)
+      response.on("end", () => {
+        if (response.statusCode !== 200) return reject(new Error(`${path}: ${response.statusCode}: ${body}`))
+        counts.asked++
+        resolve(body)
+      })
+    })
+    asked.on("error", reject)
+    asked.end()
+  })
+
+/** Asks what a monitoring asks. What goes wrong is a complaint. */
+export const scrape = async (watched: Watched): Promise<void> => {
+  try {
+    await Promise.all(["/metrics", "/v1/status", "/v1/health"].map((path) => get(watched, path)))
+  } catch (error) {
+    watched.complaints.push(String(error))
+  }
+}
+
+/** Entries that the agent's own counters say were deleted. */
+export const deletedByMetrics = async (watched: Watched): Promise<number> => {
+  const lines = (await get(watched, "/metrics")).split("\n").filter((line) => line.startsWith("ctmap_gc_deleted_total"))
+  return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(" "))), 0)
 }
 
 /** Ticks of a second in `/proc/PID/stat`, on every Linux that Node runs on. */

@@ -49,6 +49,10 @@ export interface Result {
   readonly unaccounted: number
   /** Of NAT, at the end: halves without a connection, and connections without one (negative). */
   readonly natOff: number
+  /** Deletions in the metrics, less those of the passes that were logged. */
+  readonly metricsOff: number
+  /** Of the API. */
+  readonly answers: number
   readonly complaints: ReadonlyArray<string>
   readonly reloads: { readonly asked: number; readonly done: number }
   readonly code: number | NodeJS.Signals
@@ -93,6 +97,8 @@ export const problems = (result: Result): ReadonlyArray<string> => {
     ...problem(datapath.lost > lostAtMost, `${datapath.lost} refreshed entries cut, of ${datapath.raced}`),
     ...problem(result.unaccounted !== 0, `${result.unaccounted} entries unaccounted for`),
     ...problem(result.natOff !== 0, `NAT is off by ${result.natOff} entries`),
+    ...problem(result.metricsOff !== 0, `the metrics count ${result.metricsOff} deletions more than the passes`),
+    ...problem(result.answers === 0, "no answer of the API"),
     ...complaints.slice(0, 5).map((line) => `the agent complained: ${line}`),
     ...problem(result.reloads.done === 0, `no reload, of ${result.reloads.asked} that were asked for`),
     ...problem(result.code !== 0, `the agent ended with ${result.code}`),
@@ -162,12 +168,16 @@ const soak = Effect.fnUntraced(function* (plan: Plan) {
   })
   const isOver = () => agent.child.exitCode !== null || agent.child.signalCode !== null
   const sums = { left: 0, asked: 0 }
+  // A start takes its time on a machine that does other work.
+  const begun = performance.now() + 120_000
+  while (passes().length === 0 && performance.now() < begun && !isOver()) yield* Effect.sleep(50)
   const start = performance.now()
   for (let second = 1; performance.now() - start < seconds * 1000 && !isOver(); second++) {
     yield* Effect.sleep(Math.max(0, start + second * 1000 - performance.now()))
     Agent.look(agent)
     if (second % Math.max(2, Math.round(seconds / 20)) === 0) sums.left += yield* leftBehind
-    if (second % 7 === 0 && agent.passes.length > 0) {
+    if (second % 5 === 0) yield* Effect.promise(() => Agent.scrape(agent))
+    if (second % 7 === 0) {
       sums.asked++
       agent.child.kill("SIGHUP")
     }
@@ -201,6 +211,9 @@ const soak = Effect.fnUntraced(function* (plan: Plan) {
     .flatMap(({ maps }) => maps)
     .filter(({ transport }) => transport === "any")
     .reduce((sum, { deleted }) => sum + deleted, 0)
+
+  const counted = yield* Effect.promise(() => Agent.deletedByMetrics(agent))
+  const recorded = agent.passes.reduce((sum, pass) => sum + GcPass.total(pass, "deleted"), 0)
 
   tell("the agent is told to stop, in the middle of a pass if it can be")
   const last = passes().at(-1)
@@ -237,6 +250,8 @@ const soak = Effect.fnUntraced(function* (plan: Plan) {
     unaccounted: made.inserted - made.removed - taken - left,
     natOff: off,
     complaints: agent.complaints,
+    metricsOff: counted - recorded,
+    answers: agent.counts.asked,
     reloads: { asked: sums.asked, done: agent.counts.reloads },
     code,
     stopMillis,
