@@ -145,6 +145,11 @@ describe("entries", () => {
         Effect.map(Effect.flip(client.maps.entries({ query })), (error) => `${error._tag}: ${error.message}`)
       assert.match(yield* refused({ cluster: 9 }), /^NotFound: no such map is pinned/)
       assert.match(yield* refused({ map: ["etc/passwd"] }), /^InvalidRequest: query.map: "etc\/passwd" is not the name/)
+      const missing = MapName.clusterInner({ family: "ipv4", transport: "tcp", scope: "global" }, 3)
+      const both = { map: [MapName.TCP4_GLOBAL, missing] }
+      assert.strictEqual(yield* refused(both), `NotFound: no map ${missing} is pinned: /v1/maps lists what is there`)
+      assert.match(yield* refused({ cluster: 1, endpoint: 1 }), /^InvalidRequest: .*two owners/)
+      assert.match(yield* refused({ map: [MapName.TCP4_GLOBAL], cluster: 1 }), /^InvalidRequest: .*names whole maps/)
       assert.match(yield* refused({ nat: true, endpoint: 1 }), /^InvalidRequest: .*no NAT maps of their own/)
       assert.match(
         yield* refused({ where: "needs-ct" }),

@@ -8,11 +8,13 @@ import { CtEntry, MapName } from "ctmap-core"
 import { GcEvents, GcRunner } from "ctmap-gc"
 import { Bpf, Owner } from "ctmap-kernel"
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
+import * as Streams from "../src/api/Streams.ts"
 import { type Answer, ask, folder, problemOf, serving, settled, stream } from "./apiStage.ts"
 import { agent, makeKernel, restore, ROOT, type Twin } from "./stage.ts"
 
@@ -380,6 +382,31 @@ describe("a reader that stops reading", () => {
       const all: Answer = yield* ask({ at, path: "/v1/entries?map=cilium_ct4_global" })
       assert.isAbove(all.text.split("\n").length, 7000)
     })
+  )
+
+  it.live("is cut off when it has taken nothing for a while, and what it held is let go", () =>
+    Effect.gen(function* () {
+      const twin = makeKernel()
+      yield* restore(twin)
+      const { at, context } = yield* serving(twin)
+      yield* settled(context)
+      fill(twin)
+      const fds = twin.control.openFds().length
+      const response = yield* stream({ at, path: "/v1/entries?map=cilium_ct4_global" })
+      const broken = yield* Effect.forkChild(
+        Effect.callback<boolean>((resume) => {
+          response.once("close", () => resume(Effect.succeed(response.complete)))
+          response.once("error", () => {})
+        }),
+        { startImmediately: true }
+      )
+      yield* Effect.sleep("100 millis")
+      assert.isAbove(twin.control.openFds().length, fds)
+      yield* Effect.sleep("900 millis")
+      assert.strictEqual(twin.control.openFds().length, fds)
+      response.resume()
+      assert.isFalse(yield* Fiber.join(broken))
+    }).pipe(Effect.provideService(Streams.Stall, Duration.millis(300)))
   )
 
   it.live("does not keep the agent from stopping", () =>

@@ -2,14 +2,17 @@ import { assert, describe, it } from "@effect/vitest"
 import { AgentClient } from "ctmap-api"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Effect from "effect/Effect"
+import * as HttpClientError from "effect/http/HttpClientError"
+import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { createServer, type IncomingMessage, type RequestListener } from "node:http"
 import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
+import { unreachable } from "../src/internal/unreachable.ts"
 
 const record = {
   type: "ct",
@@ -263,6 +266,28 @@ describe("an agent that is not there", () => {
       assert.strictEqual(error._tag === "AgentUnreachable" ? error.code : "", "ECONNREFUSED")
     })
   )
+
+  it("lets nobody else in, and the client says whom it would", () => {
+    const path = join(mkdtempSync(join(tmpdir(), "ctmap-api-")), "agent.sock")
+    const request = HttpClientRequest.get("http://agent/v1/status")
+    const denied = new HttpClientError.TransportError({
+      request,
+      cause: Object.assign(new Error("no"), { code: "EACCES" })
+    })
+    try {
+      writeFileSync(path, "")
+      const told = unreachable(path, denied)
+      const { gid } = statSync(path)
+      assert.strictEqual(told?.code, "EACCES")
+      if (gid === 0)
+        assert.include(told?.why ?? "", "is for root only: run as root, or start ctmap-agent with --api-socket-group")
+      else assert.match(told?.why ?? "", /is for the group .*: join it \(usermod -aG/)
+      assert.strictEqual(unreachable("http://127.0.0.1:1", denied)?.why, "not permitted")
+      assert.include(unreachable("/nowhere/at/all.sock", denied)?.why ?? "", "a member of the group")
+    } finally {
+      rmSync(dirname(path), { recursive: true })
+    }
+  })
 
   it.live("is no agent of this version", () =>
     Effect.gen(function* () {

@@ -107,7 +107,9 @@ const answered = <A, P extends GcPass.GcPass | NatPass.NatPass>(
       run,
       ({ message }) => new Problem.KernelFailed({ detail: message, deleted: 0, pairs: [] })
     )
-    const broken = (yield* lastPasses).filter(({ completed, serial }) => !completed && !before.has(serial))
+    // Passes over NAT maps are not on this record: what they are refused for says how far they came.
+    const recorded = toldOf === (ofNat as unknown) ? [] : yield* lastPasses
+    const broken = recorded.filter(({ completed, serial }) => !completed && !before.has(serial))
     const brokenOff: BrokenOff = (pair) =>
       broken
         .filter(({ family, owner }) => `${family} ${owner}` === pair)

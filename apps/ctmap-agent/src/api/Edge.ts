@@ -185,7 +185,11 @@ const asProblem = (
     case 413:
       return tooLarge
     case 415:
-      return problem(new Problem.UnsupportedMediaType({ detail: "send bodies as application/json" }))
+      return problem(
+        new Problem.UnsupportedMediaType({
+          detail: "bodies are JSON: send them as application/json (curl --json, or -H 'content-type: application/json')"
+        })
+      )
     default:
       return problem(
         status < 500

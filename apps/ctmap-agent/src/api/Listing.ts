@@ -68,8 +68,7 @@ export const open = (
   Effect.gen(function* () {
     const clock = yield* reading
     const filter = query.where === undefined ? undefined : Result.getOrThrow(FilterParser.parse(query.where))
-    const maps = yield* Effect.mapError(openMaps(query), kernelFailed)
-    if (maps.length === 0) return yield* nothing(query)
+    const maps = yield* openMaps(query)
     const sources = yield* Effect.forEach(maps, (map) => sourceOf(map, filter, clock))
     const kernel = Context.make(Bpf.Bpf, yield* Bpf.Bpf).pipe(
       Context.add(MapIterator.MapIterator, yield* MapIterator.MapIterator)
@@ -111,54 +110,60 @@ const reading: Effect.Effect<Reading | undefined, never, KernelClock.KernelClock
 
 type AnyMap = CtPair.CtMap | CtPair.NatMap
 
-const openMaps = ({ cluster, endpoint, family, map: names, nat = false }: Request.EntriesQuery) =>
+/** The maps that a query is about: one at least. */
+const openMaps = (
+  query: Request.EntriesQuery
+): Effect.Effect<ReadonlyArray<AnyMap>, ListProblem, Kernel | Scope.Scope> =>
   Effect.gen(function* () {
+    const wrong = contradictions(query)
+    if (wrong.length > 0) return yield* Effect.fail(invalid(wrong))
+    const { cluster, endpoint, family, map: names, nat = false } = query
     const ct = yield* CtMaps.CtMaps
     const nats = yield* NatMaps.NatMaps
     const found: Array<AnyMap> = []
-    const add = (opened: Effect.Effect<AnyMap, BpfError.BpfError, Scope.Scope>) =>
+    const add = (opened: Effect.Effect<AnyMap, BpfError.BpfError, Scope.Scope>, name?: string) =>
       opened.pipe(
         Effect.map((map) => void found.push(map)),
-        Effect.catchReason("BpfError", "PinNotFound", () => Effect.void)
+        Effect.catchReason("BpfError", "PinNotFound", () => (name === undefined ? Effect.void : absent(name))),
+        Effect.catchTag("BpfError", (error) => Effect.fail(kernelFailed(error)))
       )
-    if (names !== undefined) {
-      for (const name of names) {
-        const denoted = MapName.parse(name)
-        const owner = denoted && Pins.ownerOf(denoted)
-        if (denoted === undefined || owner === undefined) continue
-        if ("kind" in denoted) yield* add(ct.open({ ...denoted.kind, owner }))
-        else if ("family" in denoted && owner._tag !== "Endpoint") yield* add(nats.open(denoted.family, owner))
-      }
-      return found
+    for (const name of names ?? []) {
+      const denoted = MapName.parse(name)
+      const owner = denoted && Pins.ownerOf(denoted)
+      if (denoted === undefined || owner === undefined) continue
+      if ("kind" in denoted) yield* add(ct.open({ ...denoted.kind, owner }), name)
+      else if ("family" in denoted && owner._tag !== "Endpoint") yield* add(nats.open(denoted.family, owner), name)
     }
-    const families = Family.all.filter((each) => family === undefined || family === each)
+    if (names !== undefined) return found
     const owner =
       cluster !== undefined ? Owner.cluster(cluster) : endpoint !== undefined ? Owner.endpoint(endpoint) : Owner.global
-    if (!nat) {
-      const wanted = { ipv4: families.includes("ipv4"), ipv6: families.includes("ipv6") }
-      found.push(...(yield* ct.openAll(owner, wanted)))
-    } else if (owner._tag !== "Endpoint") {
-      for (const each of families) yield* add(nats.open(each, owner))
+    for (const each of Family.all.filter((one) => family === undefined || family === one)) {
+      if (!nat) {
+        for (const transport of ["tcp", "any"] as const) yield* add(ct.open({ family: each, transport, owner }))
+      } else if (owner._tag !== "Endpoint") yield* add(nats.open(each, owner))
     }
-    return found
+    return found.length > 0 ? found : yield* absent(undefined)
   })
 
-const nothing = (query: Request.EntriesQuery): Effect.Effect<never, Problem.InvalidRequest | Problem.NotFound> => {
-  const wrong = (query.map ?? []).filter((name) => {
+const absent = (name: string | undefined) =>
+  new Problem.NotFound({
+    detail: `no ${name === undefined ? "such map" : `map ${name}`} is pinned: /v1/maps lists what is there`
+  })
+
+/** What cannot be meant together, and names of no table. */
+const contradictions = ({ cluster, endpoint, map, nat }: Request.EntriesQuery): ReadonlyArray<Problem.Issue> => {
+  const issue = (name: string, message: string): Problem.Issue => ({ path: ["query", name], message })
+  const owners = [...(cluster === undefined ? [] : ["cluster"]), ...(endpoint === undefined ? [] : ["endpoint"])]
+  const unknown = (map ?? []).filter((name) => {
     const denoted = MapName.parse(name)
     return denoted === undefined || Pins.ownerOf(denoted) === undefined
   })
-  if (wrong.length > 0) {
-    return Effect.fail(
-      invalid(
-        wrong.map((name) => ({ path: ["query", "map"], message: `"${name}" is not the name of a CT or NAT map` }))
-      )
-    )
-  }
-  if (query.nat === true && query.endpoint !== undefined) {
-    return Effect.fail(invalid([{ path: ["query", "endpoint"], message: "endpoints have no NAT maps of their own" }]))
-  }
-  return new Problem.NotFound({ detail: "no such map is pinned: /v1/maps lists what is there" })
+  return [
+    ...unknown.map((name) => issue("map", `"${name}" is not the name of a CT or NAT map`)),
+    ...(map === undefined ? [] : owners.map((name) => issue(name, "map names whole maps: leave this out"))),
+    ...(owners.length === 2 ? [issue("endpoint", "cluster and endpoint are two owners: leave one out")] : []),
+    ...(nat === true && endpoint !== undefined ? [issue("endpoint", "endpoints have no NAT maps of their own")] : [])
+  ]
 }
 
 const sourceOf = (

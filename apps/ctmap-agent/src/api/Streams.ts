@@ -20,8 +20,10 @@ const LISTINGS = 16
 /** A listing waits so long for its turn. */
 const PATIENCE = Duration.seconds(10)
 
-/** A reader that takes nothing for so long is given up. */
-const STALL = Duration.seconds(60)
+/** A reader that takes nothing for so long is given up: a minute; less in tests. @since 0.1.0 */
+export const Stall = Context.Reference<Duration.Duration>("ctmap-agent/api/Stall", {
+  defaultValue: () => Duration.seconds(60)
+})
 
 /**
  * See the module.
@@ -76,16 +78,17 @@ export const layer = (maxEventStreams: number): Layer.Layer<Streams> =>
   )
 
 /**
- * Gives up a reader that takes nothing for {@link STALL}: what it holds here is let go. The connection breaks, so what it
+ * Gives up a reader that takes nothing for {@link Stall}: what it holds here is let go. The connection breaks, so what it
  * has does not look complete. Without a connection (in tests) there is nothing to give up.
  *
  * @since 0.1.0
  */
-export const impatient: Effect.Effect<void, never, HttpServerRequest.HttpServerRequest> = Effect.map(
-  HttpServerRequest.HttpServerRequest,
-  (request) => {
+export const impatient: Effect.Effect<void, never, HttpServerRequest.HttpServerRequest> = Effect.flatMap(
+  Stall,
+  Effect.fnUntraced(function* (stall) {
+    const request = yield* HttpServerRequest.HttpServerRequest
     const { response } = request as { readonly response?: ServerResponse | (() => ServerResponse) }
     const own = typeof response === "function" ? response() : response
-    own?.setTimeout(Duration.toMillis(STALL), () => void own.destroy())
-  }
+    own?.setTimeout(Duration.toMillis(stall), () => void own.destroy())
+  })
 )
