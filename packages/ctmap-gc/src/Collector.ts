@@ -15,7 +15,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
-import * as Metric from "effect/Metric"
 import * as PubSub from "effect/PubSub"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
@@ -135,7 +134,7 @@ export const layer: Layer.Layer<Collector, never, GcEngine.GcEngine | GcEvents> 
     const engine = yield* GcEngine.GcEngine
     const events = yield* GcEvents
     const scope = yield* Effect.scope
-    const registry = yield* Metric.MetricRegistry
+    const context = yield* Effect.context<never>()
     const ended = yield* Effect.acquireRelease(PubSub.sliding<GcPass.GcPass>(PassLog.HISTORY), PubSub.shutdown)
     const lines = new Map<string, Line>()
     const log = PassLog.make()
@@ -158,14 +157,11 @@ export const layer: Layer.Layer<Collector, never, GcEngine.GcEngine | GcEvents> 
     }
 
     /** In one step with the pass itself, whatever ended it: no pass is ever missing in the counts. */
-    const record = (source: PairSource, pass: GcPass.GcPass): Effect.Effect<void> =>
-      Effect.suspend(() => {
-        log.add(nameOf(source), pass)
-        return GcMetrics.record(pass)
-      }).pipe(
-        Effect.tap(() => Effect.sync(() => PubSub.publishUnsafe(ended, pass))),
-        Effect.provideService(Metric.MetricRegistry, registry)
-      )
+    const record = (source: PairSource, pass: GcPass.GcPass): void => {
+      log.add(nameOf(source), pass)
+      GcMetrics.recordUnsafe(pass, context)
+      PubSub.publishUnsafe(ended, pass)
+    }
 
     /** One pass that serves all of `jobs`, whose terms are the same. */
     const pass = (line: Line, jobs: ReadonlyArray<Job>): Effect.Effect<GcPass.GcPass, CollectError> =>
@@ -208,7 +204,8 @@ export const layer: Layer.Layer<Collector, never, GcEngine.GcEngine | GcEvents> 
                 requests: jobs.map(() => ({ wanted: 0, deleted: 0 }))
               }
             }
-            return made === undefined ? Effect.void : record(source, made)
+            if (made !== undefined) record(source, made)
+            return Effect.void
           })
         )
         return made ?? plain

@@ -8,6 +8,7 @@
  * @since 0.1.0
  */
 import { type Family, MapName } from "ctmap-core"
+import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
@@ -15,7 +16,7 @@ import type * as Scope from "effect/Scope"
 import type * as GcEvents from "./GcEvents.ts"
 import type * as GcPass from "./GcPass.ts"
 import * as GcReason from "./GcReason.ts"
-import { counter, gauge, histogram, type Labels, type Writer, writing } from "./internal/vector.ts"
+import { counter, gauge, histogram, type Labels, type Writer, writeUnsafe, writing } from "./internal/vector.ts"
 import * as NatPass from "./NatPass.ts"
 
 /** Seconds; those that Cilium's histogram has, which are Prometheus' own. */
@@ -96,52 +97,84 @@ export const names: ReadonlyArray<string> = Object.values(metrics).map(({ id }) 
  * @since 0.1.0
  */
 export const record = (pass: GcPass.GcPass): Effect.Effect<void> =>
-  pass.dryRun
-    ? Effect.void
-    : writing((series) => {
-        for (const map of pass.maps) recordMap(series, pass, map)
-        if (pass.maps.length === 0) {
-          for (const protocol of ["TCP", "non-TCP"]) {
-            series.add(metrics.runs, 1, { family: pass.family, protocol, status: "uncompleted" })
-          }
-        } else {
-          const longest = Math.max(...pass.maps.map(({ longestCallMillis }) => longestCallMillis))
-          series.set(metrics.longestCall, longest / 1000)
-        }
-        series.set(metrics.serial, pass.serial)
-      })
+  pass.dryRun ? Effect.void : writing((series) => recordPass(series, pass))
 
-const recordMap = (series: Writer, pass: GcPass.GcPass, map: GcPass.MapPass): void => {
-  const { add, observe, set } = series
-  const { family } = pass
-  const labels = { family, protocol: map.transport === "tcp" ? "TCP" : "non-TCP" }
-  const status = map.completed ? "completed" : "uncompleted"
-  add(metrics.runs, 1, { ...labels, status })
-  observe(metrics.duration, map.millis / 1000, { ...labels, status })
+/**
+ * As {@link record}, at once, in the registry of a context: no pass ends without it.
+ *
+ * @since 0.1.0
+ */
+export const recordUnsafe = (pass: GcPass.GcPass, context: Context.Context<never>): void => {
+  if (!pass.dryRun) writeUnsafe(context, (series) => recordPass(series, pass))
+}
+
+const recordPass = (series: Writer, pass: GcPass.GcPass): void => {
+  for (const map of pass.maps) recordMap(series, pass, map)
+  if (pass.maps.length === 0) {
+    for (const transport of ["tcp", "any"] as const) {
+      series.add(metrics.runs, 1, labelsOf(pass.family, transport).uncompleted)
+    }
+  } else {
+    const longest = Math.max(...pass.maps.map(({ longestCallMillis }) => longestCallMillis))
+    series.set(metrics.longestCall, longest / 1000)
+  }
+  series.set(metrics.serial, pass.serial)
+}
+
+const recordMap = ({ add, observe, set }: Writer, pass: GcPass.GcPass, map: GcPass.MapPass): void => {
+  const labels = labelsOf(pass.family, map.transport)
+  const status = map.completed ? labels.completed : labels.uncompleted
+  add(metrics.runs, 1, status)
+  observe(metrics.duration, map.millis / 1000, status)
   if (map.completed && pass.owner === "global") {
-    const alive = map.kept + map.refreshed + map.busy
-    set(metrics.entries, alive, { ...labels, status: "alive" })
-    set(metrics.entries, map.deleted, { ...labels, status: "deleted" })
+    set(metrics.entries, map.kept + map.refreshed + map.busy, labels.alive)
+    set(metrics.entries, map.deleted, labels.deleted)
   }
-  add(metrics.fallbacks, map.fallbacks, labels)
-  add(metrics.resets, map.restarts, { area: "conntrack", name: "dump_interrupts", family })
-  for (const reason of GcReason.names) add(metrics.deleted, map.reasons[reason], { ...labels, reason })
-  for (const direction of ["egress", "ingress"] as const) {
-    add(metrics.natDeleted, map.nat[direction], { family, direction })
-  }
+  add(metrics.fallbacks, map.fallbacks, labels.plain)
+  add(metrics.resets, map.restarts, labels.resets)
+  for (const reason of GcReason.names) add(metrics.deleted, map.reasons[reason], labels.reasons[reason])
+  for (const direction of ["egress", "ingress"] as const) add(metrics.natDeleted, map.nat[direction], labels[direction])
   for (const outcome of ["refreshed", "restored", "vanished", "busy"] as const) add(metrics[outcome], map[outcome])
-  operations(series, map.map, {
+  operations({ add }, map.map, {
     "delete success": map.deleted + map.restored,
     "delete fail": map.vanished + map.busy,
     "update success": map.restored
   })
   if (pass.nat !== undefined) {
     const { egress, ingress, failed } = map.nat
-    operations(series, pass.nat, { "delete success": egress + ingress, "delete fail": failed })
+    operations({ add }, pass.nat, { "delete success": egress + ingress, "delete fail": failed })
   }
 }
 
-const operations = ({ add }: Writer, map: string, counts: Readonly<Record<string, number>>): void => {
+/** All labels of a kind of map, made once. */
+const labelsFor = (family: Family.Family, protocol: "TCP" | "non-TCP") => {
+  const plain = { family, protocol }
+  return {
+    plain,
+    completed: { ...plain, status: "completed" },
+    uncompleted: { ...plain, status: "uncompleted" },
+    alive: { ...plain, status: "alive" },
+    deleted: { ...plain, status: "deleted" },
+    resets: { area: "conntrack", name: "dump_interrupts", family },
+    reasons: {
+      expired: { ...plain, reason: "expired" },
+      "matched-address": { ...plain, reason: "matched-address" },
+      "matched-filter": { ...plain, reason: "matched-filter" },
+      flushed: { ...plain, reason: "flushed" }
+    } satisfies Record<GcReason.GcReason, Labels>,
+    egress: { family, direction: "egress" },
+    ingress: { family, direction: "ingress" }
+  }
+}
+
+const allLabels = {
+  ipv4: { tcp: labelsFor("ipv4", "TCP"), any: labelsFor("ipv4", "non-TCP") },
+  ipv6: { tcp: labelsFor("ipv6", "TCP"), any: labelsFor("ipv6", "non-TCP") }
+}
+
+const labelsOf = (family: Family.Family, transport: GcPass.MapPass["transport"]) => allLabels[family][transport]
+
+const operations = ({ add }: Pick<Writer, "add">, map: string, counts: Readonly<Record<string, number>>): void => {
   for (const [what, count] of Object.entries(counts)) {
     if (count === 0) continue
     const [operation = "", outcome = ""] = what.split(" ")

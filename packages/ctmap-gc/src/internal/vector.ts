@@ -12,7 +12,10 @@ export type Labels = Readonly<Record<string, string>>
 
 export interface Vector<M> {
   readonly id: string
-  /** The series of these labels. There are as many as the labels have values, so those must be few. */
+  /**
+   * The series of these labels. There are as many as the labels have values, so those must be few. The same object is
+   * the fastest way to say the same labels again.
+   */
   readonly of: (labels?: Labels) => M
 }
 
@@ -20,17 +23,27 @@ export type Counter = Vector<Metric.Counter<number>>
 export type Gauge = Vector<Metric.Gauge<number>>
 export type Histogram = Vector<Metric.Histogram<number>>
 
+const NONE: Labels = {}
+
 const vector = <M>(id: string, make: (attributes: Labels) => M): Vector<M> => {
   const series = new Map<string, M>()
+  const known = new WeakMap<Labels, M>()
+  const find = (labels: Labels): M => {
+    let key = ""
+    for (const name in labels) key += `${name}=${labels[name]} `
+    const found = series.get(key)
+    if (found !== undefined) return found
+    const made = make(labels)
+    series.set(key, made)
+    return made
+  }
   return {
     id,
-    of: (labels = {}) => {
-      let key = ""
-      for (const name in labels) key += `${name}=${labels[name]} `
-      const known = series.get(key)
-      if (known !== undefined) return known
-      const made = make(labels)
-      series.set(key, made)
+    of: (labels = NONE) => {
+      const found = known.get(labels)
+      if (found !== undefined) return found
+      const made = find(labels)
+      known.set(labels, made)
       return made
     }
   }
@@ -52,11 +65,12 @@ export interface Writer {
   readonly observe: (histogram: Histogram, value: number, labels?: Labels) => void
 }
 
+/** Writes to the registry of a context. */
+export const writeUnsafe = (context: Context.Context<never>, write: (writer: Writer) => void): void => {
+  const update = (metric: Counter | Gauge | Histogram, value: number, labels?: Labels): void =>
+    metric.of(labels).updateUnsafe(value, context)
+  write({ add: update, set: update, observe: update })
+}
+
 export const writing = (write: (writer: Writer) => void): Effect.Effect<void> =>
-  Effect.contextWith((context: Context.Context<never>) =>
-    Effect.sync(() => {
-      const update = (metric: Counter | Gauge | Histogram, value: number, labels?: Labels): void =>
-        metric.of(labels).updateUnsafe(value, context)
-      write({ add: update, set: update, observe: update })
-    })
-  )
+  Effect.contextWith((context: Context.Context<never>) => Effect.sync(() => writeUnsafe(context, write)))
