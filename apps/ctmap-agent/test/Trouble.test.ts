@@ -1,10 +1,13 @@
 /** What the agent does about what goes wrong for a while: it goes on, says so, and is well again afterwards. */
 import { assert, describe, it } from "@effect/vitest"
-import { type Health, Lifecycle } from "ctmap-cell"
-import { MapKind, MapName, MapSpec } from "ctmap-core"
+import { type Health, Hive, Lifecycle } from "ctmap-cell"
+import { CtTime, MapKind, MapName, MapSpec } from "ctmap-core"
 import { GcRunner } from "ctmap-gc"
+import { KernelClock } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Clock from "../src/cells/clock.ts"
 import * as Datapath from "./datapath.ts"
 import { agent, limits, makeKernel, pass, type Twin, unwell } from "./stage.ts"
 
@@ -14,7 +17,8 @@ const often = ["--conntrack-gc-interval", "10s", "--orphan-purge-interval", "30s
 const troubled = <A, E>(
   name: string,
   test: (twin: Twin) => Effect.Effect<A, E, GcRunner.GcRunner | Lifecycle.Lifecycle | Health.Health>,
-  flags: ReadonlyArray<string> = often
+  flags: ReadonlyArray<string> = often,
+  change?: (twin: Twin) => Parameters<typeof agent>[2]
 ) =>
   it.effect(
     name,
@@ -29,7 +33,7 @@ const troubled = <A, E>(
           yield* test(twin)
           assert.isUndefined(end.pollUnsafe(), "the agent goes on")
           yield* Fiber.interrupt(end)
-        }).pipe(Effect.provide(agent(twin, () => flags)))
+        }).pipe(Effect.provide(agent(twin, () => flags, change?.(twin))))
       }),
     120_000
   )
@@ -83,6 +87,49 @@ describe("an agent in trouble", () => {
       assert.deepStrictEqual(sizes(twin), tidy)
       assert.deepStrictEqual(yield* unwell, [])
     })
+  )
+
+  troubled("is degraded while the guard keeps it from purging most of a NAT map, and well once it may", (twin) =>
+    Effect.gen(function* () {
+      for (let i = 0; i < 1500; i++) Datapath.connect(twin, i, { life: 0, orphan: true })
+      yield* pass(twin, "70 seconds", "5 seconds")
+      assert.strictEqual(Datapath.sizeOf(twin, Datapath.nat.ipv4), 3000)
+      assert.match((yield* unwell).join(), /^gc\/pairs: the last purge of NAT entries of ipv4 global: .*3000/)
+      for (let i = 0; i < 1500; i++) Datapath.connect(twin, i, { life: 86_400 })
+      yield* pass(twin, "70 seconds", "5 seconds")
+      assert.strictEqual(Datapath.sizeOf(twin, Datapath.nat.ipv4), 3000)
+      assert.deepStrictEqual(yield* unwell, [])
+    })
+  )
+
+  let isClockBroken = false
+  troubled(
+    "deletes nothing while the clock cannot be read, says so, and goes on once it can",
+    (twin) =>
+      Effect.gen(function* () {
+        connectAll(twin)
+        isClockBroken = true
+        yield* pass(twin, "5 minutes", "10 seconds")
+        assert.strictEqual(Datapath.sizeOf(twin, "cilium_ct4_global"), 2)
+        assert.match((yield* unwell).join(), /^gc\/pairs: .*ipv4 global.*schedstat.*ipv6 global.*schedstat/)
+        isClockBroken = false
+        yield* pass(twin, "1 minute", "10 seconds")
+        assert.deepStrictEqual(sizes(twin), tidy)
+        assert.deepStrictEqual(yield* unwell, [])
+      }),
+    often,
+    ({ calls }) =>
+      Hive.replace(
+        Clock.cell,
+        Layer.succeed(KernelClock.KernelClock, {
+          source: CtTime.ktime,
+          now: Effect.suspend(() =>
+            isClockBroken
+              ? Effect.fail(new CtTime.ClockError({ reason: "schedstat", value: "" }))
+              : Effect.succeed(Number(calls.monotonic() / 1_000_000_000n))
+          )
+        })
+      )
   )
 
   troubled(

@@ -47,12 +47,16 @@ export const given = (flags: () => ReadonlyArray<string> = () => []) => {
   )
 }
 
-/** The agent over a twin. */
-export const agent = (twin: Twin, flags: () => ReadonlyArray<string> = () => []) =>
+/** The agent over a twin, with other cells where a test has them replaced. */
+export const agent = (
+  twin: Twin,
+  flags: () => ReadonlyArray<string> = () => [],
+  change: (whole: typeof hive) => typeof hive = (whole) => whole
+) =>
   Layer.unwrap(
     Effect.map(Settings.load(hive, sources(flags)), (settings) =>
       Hive.layer(
-        hive.pipe(
+        change(hive).pipe(
           Hive.replace(
             Kernel.cell,
             Layer.mergeAll(

@@ -138,6 +138,8 @@ export interface Options {
   readonly signals?: Signals
   /** Estimates the expired share of families, for a schedule with a backlog threshold. Default: by sampling. */
   readonly backlog?: GcSchedule.Parameters["backlog"]
+  /** Hears what came of every purge of orphans that the schedule made over families: where one cannot, mappings leak. */
+  readonly purged?: (ran: RanNat, families: ReadonlyArray<Family.Family>) => Effect.Effect<void>
 }
 
 /** See {@link GcRunner}. @since 0.1.0 */
@@ -208,7 +210,10 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
         ({ counts }) => counts.deleted
       ).pipe(Effect.tap(complain), Effect.map(outcomeOf)),
     purgeOrphans: (families) =>
-      Effect.tap(purgeOrphans({ choose: ({ family }) => families.includes(family) }), complain)
+      purgeOrphans({ choose: ({ family }) => families.includes(family) }).pipe(
+        Effect.tap(complain),
+        Effect.tap((ran) => options.purged?.(ran, families) ?? Effect.void)
+      )
   })
 
   yield* GcMetrics.initialise

@@ -72,10 +72,10 @@ const LOOK = "10 seconds"
 
 /** A collector that cannot collect is not well. */
 const watchPasses = Effect.fnUntraced(function* (
+  health: PassHealth.PassHealth,
   runner: GcRunner.GcRunner["Service"],
   write: (pass: GcPass.GcPass) => Effect.Effect<void>
 ) {
-  const health = PassHealth.make()
   const voice = yield* (yield* Health.Reporter).part("pairs")
   const speak = Effect.suspend(() => {
     const complaint = health.complaint()
@@ -120,9 +120,13 @@ export const cell = Cell.make("gc", {
     const runner = Layer.effect(
       GcRunner.GcRunner,
       Effect.gen(function* () {
-        const made = yield* GcRunner.make({ signals: yield* SignalFeed })
+        const health = PassHealth.make()
+        const made = yield* GcRunner.make({
+          signals: yield* SignalFeed,
+          purged: (ran, families) => Effect.sync(() => health.purged(ran, families))
+        })
         yield* log.follow(made.lastPasses)
-        yield* watchPasses(made, log.write)
+        yield* watchPasses(health, made, log.write)
         const { register } = yield* Reload
         yield* register("gc", changeable, (next) => made.reconfigure(next as GcConfig.Settings))
         yield* made.enable
