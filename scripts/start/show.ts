@@ -51,8 +51,9 @@ export const show = (place: Place, seconds: number, keep: boolean) =>
     return yield* Effect.provide(watch(flows, before, seconds, keep, place), yield* agent(place))
   })
 
-const flagsOf = ({ isReal, root }: Place): ReadonlyArray<string> => [
+const flagsOf = ({ folder, isReal, root }: Place): ReadonlyArray<string> => [
   ...(isReal ? ["--bpffs-root", root] : []),
+  `--api-socket=${folder}/agent.sock`,
   "--conntrack-gc-interval=5s",
   "--orphan-purge-interval=12s",
   "--pressure-interval=5s",
@@ -119,10 +120,13 @@ const watch = (flows: Flows, before: Counts, seconds: number, keep: boolean, pla
       )
     }
     if (keep) {
+      const through = `apps/ctmap/dist/ctmap.js`
       console.log(
-        `\nThe agent goes on until you stop it (ctrl-C).${place.isReal ? ` Look at it from another terminal:` : ""}`
+        `\nThe agent goes on until you stop it (ctrl-C). Ask it from another terminal, after \`npm run build\`:`
       )
-      if (place.isReal) console.log(`  npm run build && apps/ctmap/dist/ctmap.js --bpffs-root ${place.root} stats`)
+      console.log(`  ${through} status --agent=${place.folder}/agent.sock`)
+      console.log(`  ${through} list --agent=${place.folder}/agent.sock --where 'tcp and dir out' --limit 5`)
+      if (place.isReal) console.log(`  ${through} stats --bpffs-root ${place.root}    # without the agent`)
       return yield* Effect.never
     }
     return problems.length === 0
