@@ -231,6 +231,7 @@ describe("a scheduled pass", () => {
       yield* TestClock.adjust("1 day")
       yield* turns
       assert.strictEqual(control.count("openPin"), before)
+      assert.isFalse((yield* runner.status).active)
     })
   })
 })
