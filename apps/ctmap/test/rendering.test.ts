@@ -132,63 +132,58 @@ describe("room", () => {
   })
 })
 
-describe("records", () => {
+describe("renderers", () => {
   const table = {} as Renderer.Table<Renderer.Columns>
-  const render = (counts: ReadonlyArray<number>, text: (row: number) => string) => {
-    const renderer = Renderer.records(Renderer.jsonDocument, (_, row) => text(row))
+  const rowsOf = (count: number) => Uint32Array.from({ length: count }, (_, i) => i)
+
+  /** A writer of short lines that fills a part of a buffer, as those of ctmap-core do. */
+  const writer = (line: (row: number) => string): Renderer.LineWriter & { end: number } => ({
+    end: 0,
+    fill(into, { count, from }) {
+      this.end = 0
+      let row = from
+      for (; row < count && this.end < 100_000; row++) this.end += Buffer.from(into.buffer).write(line(row), this.end)
+      return row
+    }
+  })
+
+  const render = (renderer: Renderer.Renderer<Renderer.Columns>, counts: ReadonlyArray<number>) => {
     const buffers = new Set<ArrayBufferLike>()
     const parts: Array<string> = []
     for (const count of counts) {
-      renderer.bind(
-        table,
-        Uint32Array.from({ length: count }, (_, i) => i),
-        count
-      )
+      renderer.bind(table, rowsOf(count), count)
       for (let bytes = renderer.next(); bytes !== undefined; bytes = renderer.next()) {
         buffers.add(bytes.buffer)
         parts.push(Buffer.from(bytes).toString())
       }
     }
-    return { document: JSON.parse(renderer.open + parts.join("") + renderer.close) as unknown, parts, buffers }
+    return { text: renderer.open + parts.join("") + renderer.close, parts, buffers }
   }
 
-  it("are one document across batches, and come out of two buffers however many there are", () => {
-    const text = (row: number): string => JSON.stringify({ row, note: "ü".repeat(300) })
-    const { document, parts, buffers } = render([3000, 1, 33], text)
-    const rows = [3000, 1, 33].flatMap((count) => Array.from({ length: count }, (_, row) => row))
+  it("make one document of records across batches, out of two buffers however many there are", () => {
+    const note = "ü".repeat(300)
+    const record = (row: number): string => `,\n  ${JSON.stringify({ row, note })}`
+    const renderer = Renderer.writtenRecords<Renderer.Columns>(Renderer.jsonDocument, () => writer(record))
+    const { buffers, parts, text } = render(renderer, [3000, 1, 33])
+    const rows = [3000, 1, 33].flatMap((count) => [...rowsOf(count)])
     assert.deepStrictEqual(
-      document,
-      rows.map((row) => ({ row, note: "ü".repeat(300) }))
+      JSON.parse(text),
+      rows.map((row) => ({ row, note }))
     )
     assert.isAbove(parts.length, 3)
     assert.strictEqual(buffers.size, 2)
   })
 
-  const texts = Renderer.records<Renderer.Columns>(Renderer.ndjsonDocument, (_, row) => `${row} ${"x".repeat(300)}`)
-  const lines = Renderer.lines<Renderer.Columns>(() => {
-    const writer = {
-      end: 0,
-      fill: (into: Uint8Array, { from, count }: { readonly from: number; readonly count: number }) => {
-        writer.end = 0
-        let row = from
-        for (; row < count && writer.end < 100_000; row++)
-          writer.end += Buffer.from(into.buffer).write(`${row}\n`, writer.end)
-        return row
-      }
-    }
-    return writer
-  })
+  const wide = (width: number) =>
+    Renderer.cells<Renderer.Columns>([{ title: "ROW" }, { title: "NOTE" }], (_, row) => [`${row}`, "x".repeat(width)])
+
   it.each([
-    ["text of records", texts],
-    ["lines", lines]
+    ["cells", wide(300)],
+    ["lines", Renderer.lines<Renderer.Columns>(() => writer((row) => `${row}\n`))]
   ])("%s stay as they are while what follows is made, in this batch and the next", (_, renderer) => {
     let last: { readonly bytes: Uint8Array; readonly text: string } | undefined
     for (const count of [3000, 1, 40_000, 2, 1]) {
-      renderer.bind(
-        table,
-        Uint32Array.from({ length: count }, (_each, i) => i),
-        count
-      )
+      renderer.bind(table, rowsOf(count), count)
       for (let bytes = renderer.next(); bytes !== undefined; bytes = renderer.next()) {
         if (last !== undefined) assert.isTrue(Buffer.from(last.bytes).toString() === last.text)
         last = { bytes, text: Buffer.from(bytes).toString() }
@@ -197,11 +192,13 @@ describe("records", () => {
     }
   })
 
-  it("that are larger than the buffer are not lost", () => {
-    const { document } = render([3], (row) => JSON.stringify([row, "x".repeat(200_000)]))
+  it("lose no rows that are larger together than a buffer", () => {
+    const { text } = render(wide(2000), [600, 3])
+    const lines = text.trimEnd().split("\n").slice(1)
+    const rows = [600, 3].flatMap((count) => [...rowsOf(count)])
     assert.deepStrictEqual(
-      document,
-      [0, 1, 2].map((row) => [row, "x".repeat(200_000)])
+      lines.map((line) => line.split(/ +/)),
+      rows.map((row) => [`${row}`, "x".repeat(2000)])
     )
   })
 })

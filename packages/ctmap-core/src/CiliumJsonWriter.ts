@@ -10,6 +10,7 @@
 import { CtColumns } from "./CtColumns.ts"
 import * as CtEntry from "./CtEntry.ts"
 import { LineWriter } from "./internal/lineWriter.ts"
+import * as Literals from "./internal/literals.ts"
 import * as Text from "./internal/textBytes.ts"
 import type { NatColumns } from "./NatColumns.ts"
 
@@ -75,13 +76,10 @@ export class CiliumJsonWriter extends LineWriter<CtColumns | NatColumns> {
 
 // internal: see `internal/textBytes.ts` for words, the page, and why names are made local.
 
-const { put8, word, writeU32, writeU64 } = Text
+const { writeU32, writeU64 } = Text
+const { literal, writeLiteral } = Literals
 
-/** Text in words of eight bytes, the last of which may be longer than what is left: what follows overwrites it. */
-interface Literal {
-  readonly words: Float64Array
-  readonly length: number
-}
+type Literal = Literals.Literal
 
 /** A number where it stands, as a little-endian host loads it. */
 interface Field {
@@ -96,11 +94,6 @@ interface Step extends Field {
 
 /** What a record is made of: a field, a list, or names with what they stand for, in their order. */
 type Part = Field | ReadonlyArray<Field> | { readonly names: Readonly<Record<string, Part>> }
-
-const literal = (text: string): Literal => ({
-  words: Float64Array.from({ length: Math.ceil(text.length / 8) }, (_, i) => word(text, 8 * i)),
-  length: text.length
-})
 
 /** Fields with the text in front of each, and the text behind the last: two spaces for each level, as Cilium indents. */
 const compile = (lead: string, record: Part): { readonly steps: ReadonlyArray<Step>; readonly end: Literal } => {
@@ -186,11 +179,6 @@ const natRecord = (columns: NatColumns): Part => {
     Port: inValue(nat.port, 2)
   }
   return { names: { Key: keyPart(columns), Value: { names: Value } } }
-}
-
-const writeLiteral = (at: number, { words, length }: Literal): number => {
-  for (let i = 0; i < words.length; i++) put8(at + 8 * i, words[i]!)
-  return at + length
 }
 
 const writeField = (at: number, view: DataView, from: number, size: Field["size"]): number => {

@@ -114,45 +114,23 @@ export const ndjsonDocument: Document = { open: "", between: "\n", close: "\n", 
 /** Rows of a table that share the widths of their columns. */
 const TABLE_ROWS = 512
 
-/** Records that are text at a time: longer strings are large objects to V8, which pile up before they are collected. */
-const RECORDS = 32
-
-/** One text per entry, joined to a document. @since 0.1.0 */
-export const records = <C extends Columns>(
-  document: Document,
-  print: (table: Table<C>, row: number) => string
-): Renderer<C> => {
-  let first = true
-  return chunked(
-    (table, rows) => {
-      const text = rows.map((row) => print(table, row)).join(document.between)
-      const lead = first ? "" : document.between
-      first = false
-      return lead + text
-    },
-    { open: document.open, close: document.close, empty: document.empty },
-    RECORDS
-  )
-}
-
 /** Aligned columns for people; titles once. @since 0.1.0 */
 export const cells = <C extends Columns>(
   columns: ReadonlyArray<Column>,
   print: (table: Table<C>, row: number) => ReadonlyArray<string>
 ): Renderer<C> => {
   const table = new TextTable(columns)
-  return chunked(
-    (of, rows) => table.print(rows.map((row) => print(of, row))),
-    { open: "", close: "", empty: new TextTable(columns).print([]) },
-    TABLE_ROWS
-  )
+  return chunked((of, rows) => table.print(rows.map((row) => print(of, row))), {
+    open: "",
+    close: "",
+    empty: new TextTable(columns).print([])
+  })
 }
 
 /** Text of so many rows at a time, collected in one buffer. */
 const chunked = <C extends Columns>(
   print: (table: Table<C>, rows: ReadonlyArray<number>) => string,
-  around: { readonly open: string; readonly close: string; readonly empty: string },
-  atOnce: number
+  around: { readonly open: string; readonly close: string; readonly empty: string }
 ): Renderer<C> => {
   const nextBuffer = buffers()
   let bound: { readonly table: Table<C>; readonly rows: Uint32Array; readonly count: number } | undefined
@@ -161,7 +139,7 @@ const chunked = <C extends Columns>(
   let left = ""
   const more = (): string => {
     if (left !== "" || bound === undefined || from >= bound.count) return left
-    const to = Math.min(from + atOnce, bound.count)
+    const to = Math.min(from + TABLE_ROWS, bound.count)
     const text = print(bound.table, [...bound.rows.subarray(from, to)])
     from = to
     return text

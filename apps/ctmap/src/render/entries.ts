@@ -7,7 +7,7 @@ import type { CtColumns, NatColumns } from "ctmap-core"
 import * as CiliumJson from "ctmap-core/CiliumJson"
 import * as CiliumJsonWriter from "ctmap-core/CiliumJsonWriter"
 import * as CtEntryFlags from "ctmap-core/CtEntryFlags"
-import * as CtJson from "ctmap-core/CtJson"
+import * as CtJsonWriter from "ctmap-core/CtJsonWriter"
 import * as CtLineWriter from "ctmap-core/CtLineWriter"
 import * as CtTime from "ctmap-core/CtTime"
 import * as NatLineWriter from "ctmap-core/NatLineWriter"
@@ -47,9 +47,7 @@ export const ct = ({ output, timeDiff, clock }: Style): Renderer.Renderer<Ct> =>
     case "cilium-json":
       return ciliumJson()
     default:
-      return Renderer.records(documentOf(output), ({ columns, map }, row) =>
-        JSON.stringify(CtJson.ctRecord(columns, row, contextOf(map.name, clock)))
-      )
+      return json(output, clock)
   }
 }
 
@@ -67,9 +65,7 @@ export const nat = ({ output, timeDiff, clock }: Style): Renderer.Renderer<Nat> 
     case "cilium-json":
       return ciliumJson()
     default:
-      return Renderer.records(documentOf(output), ({ columns, map }, row) =>
-        JSON.stringify(CtJson.natRecord(columns, row, contextOf(map.name, clock)))
-      )
+      return json(output, clock)
   }
 }
 
@@ -79,11 +75,13 @@ const ciliumJson = <C extends Renderer.Columns>(): Renderer.Renderer<C> =>
     ({ columns }) => new CiliumJsonWriter.CiliumJsonWriter(columns, CiliumJson.document.between)
   )
 
-const documentOf = (output: Format): Renderer.Document =>
-  output === "ndjson" ? Renderer.ndjsonDocument : Renderer.jsonDocument
-
-const contextOf = (map: string, clock: Reading | undefined): CtJson.Context =>
-  clock === undefined ? { map } : { map, clock }
+const json = <C extends Renderer.Columns>(output: Format, clock: Reading | undefined): Renderer.Renderer<C> => {
+  const document = output === "ndjson" ? Renderer.ndjsonDocument : Renderer.jsonDocument
+  return Renderer.writtenRecords(document, ({ columns, map: { name: map } }) => {
+    const context = clock === undefined ? { map } : { map, clock }
+    return new CtJsonWriter.CtJsonWriter(columns, context, document.between)
+  })
+}
 
 const ctColumns: ReadonlyArray<Column> = [
   { title: "PROTO" },
