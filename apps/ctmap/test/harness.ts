@@ -20,8 +20,8 @@ export const run = (
     readonly bpf?: Bpf.Calls | undefined
     /** Hears of every remark when it is made. */
     readonly onNote?: (line: string) => void
-    /** Hears whenever data has been written. */
-    readonly onData?: () => void
+    /** Hears of data when it is written. */
+    readonly onData?: (text: string) => void
     /** Why the standard output cannot be written, if it cannot. */
     readonly unwritable?: () => WriteError | undefined
   } = {}
@@ -35,7 +35,7 @@ export const run = (
           const why = options.unwritable?.()
           if (why !== undefined) return Effect.fail(why)
           stdout.push(Buffer.from(data))
-          options.onData?.()
+          options.onData?.(Buffer.from(data).toString("latin1"))
           return Effect.void
         }),
       note: (line) =>

@@ -165,7 +165,7 @@ describe("renderers", () => {
     const record = (row: number): string => `,\n  ${JSON.stringify({ row, note })}`
     const renderer = Renderer.writtenRecords<Renderer.Columns>(Renderer.jsonDocument, () => writer(record))
     const { buffers, parts, text } = render(renderer, [3000, 1, 33])
-    const rows = [3000, 1, 33].flatMap((count) => [...rowsOf(count)])
+    const rows = [3000, 1, 33].flatMap((count) => Array.from(rowsOf(count)))
     assert.deepStrictEqual(
       JSON.parse(text),
       rows.map((row) => ({ row, note }))
@@ -195,7 +195,7 @@ describe("renderers", () => {
   it("lose no rows that are larger together than a buffer", () => {
     const { text } = render(wide(2000), [600, 3])
     const lines = text.trimEnd().split("\n").slice(1)
-    const rows = [600, 3].flatMap((count) => [...rowsOf(count)])
+    const rows = [600, 3].flatMap((count) => Array.from(rowsOf(count)))
     assert.deepStrictEqual(
       lines.map((line) => line.split(/ +/)),
       rows.map((row) => [`${row}`, "x".repeat(2000)])
