@@ -160,19 +160,28 @@ export const make = ({
           Stream.mapEffect((line) => (line.type === "error" ? Effect.fail(incomplete(line)) : Effect.succeed(line)))
         ),
       entryLines: (query) =>
-        streamed(
-          Effect.gen(function* () {
-            const response = yield* api.maps.entries({ query, responseMode: "response-only" })
-            if (response.status !== 200) return yield* Effect.as(decodeListing(response), Stream.empty)
-            return response.stream.pipe(Stream.decodeText(), Stream.splitLines)
-          })
-        ).pipe(
-          Stream.mapEffect((line) =>
-            line.startsWith(FAILED)
-              ? Effect.fail(incomplete(JSON.parse(line) as AgentStream.ListingFailed))
-              : Effect.succeed(line)
+        Stream.suspend(() => {
+          let failed: string | undefined
+          const lines = streamed(
+            Effect.gen(function* () {
+              const response = yield* api.maps.entries({ query, responseMode: "response-only" })
+              if (response.status !== 200) return yield* Effect.as(decodeListing(response), Stream.empty)
+              return response.stream.pipe(Stream.decodeText(), Stream.splitLines)
+            })
           )
-        ),
+          const end = Stream.suspend(() =>
+            failed === undefined
+              ? Stream.empty
+              : Stream.fail(incomplete(JSON.parse(failed) as AgentStream.ListingFailed))
+          )
+          // Lines stay together as they came: an effect for each would cost more than all the rest.
+          const isEntry = (line: string): boolean => {
+            if (!line.startsWith(FAILED)) return true
+            failed = line
+            return false
+          }
+          return Stream.concat(Stream.takeWhile(lines, isEntry), end)
+        }),
       gc: (payload) => asked(api.collector.gc({ payload })),
       purge: (payload) => asked(api.collector.purge({ payload })),
       purgeOrphans: (payload) => asked(api.collector.purgeOrphans({ payload })),
