@@ -7,6 +7,7 @@ import * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import * as Watching from "../src/api/Watching.ts"
 import { inMemory } from "./apiStage.ts"
 import { keysAfter, keysOf, makeKernel, names, pass, restore, ROOT } from "./stage.ts"
 
@@ -383,6 +384,18 @@ describe("events", () => {
       const error = yield* Effect.flip(client.collector.events({ query: {} }))
       assert.strictEqual(error._tag, "Busy")
       assert.include(error.message, "raise api-max-event-streams")
+    })
+  )
+
+  it.effect("keep the connection with a comment every 15 s", () =>
+    Effect.gen(function* () {
+      const twin = makeKernel()
+      const { context } = yield* inMemory(twin)
+      const bytes = yield* Effect.provide(Watching.open({}), context)
+      const heard = yield* Effect.forkChild(Stream.runCollect(Stream.take(bytes, 3)), { startImmediately: true })
+      yield* pass(twin, "46 seconds")
+      const texts = (yield* Fiber.join(heard)).map((each) => new TextDecoder().decode(each))
+      assert.deepStrictEqual(texts, [": alive\n\n", ": alive\n\n", ": alive\n\n"])
     })
   )
 

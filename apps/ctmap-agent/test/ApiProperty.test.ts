@@ -190,6 +190,15 @@ describe("whatever is asked", () => {
     120_000
   )
 
+  it.live("the document is the one that is published", () =>
+    Effect.gen(function* () {
+      const { at } = yield* serving(makeKernel())
+      const { text, type } = yield* ask({ at, path: "/v1/openapi.json" })
+      assert.strictEqual(type, "application/json")
+      assert.deepStrictEqual(JSON.parse(text), spec)
+    })
+  )
+
   it.live("by paths that nobody knows is 404, by other methods 405", () =>
     Effect.gen(function* () {
       const { at } = yield* serving(makeKernel())

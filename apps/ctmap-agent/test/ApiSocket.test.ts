@@ -296,6 +296,19 @@ const fill = (twin: Twin): void => {
   }
 }
 
+/** An agent whose passes take seconds from now on. */
+const slow = (twin: Twin) =>
+  Effect.gen(function* () {
+    const flags: Array<string> = []
+    const served = yield* serving(twin, flags)
+    yield* settled(served.context)
+    fill(twin)
+    flags.push("--budget=0.01")
+    const reloaded = yield* ask({ at: served.at, path: "/v1/reload", method: "POST" })
+    assert.deepStrictEqual(JSON.parse(reloaded.text), { applied: ["budget"], needRestart: [] })
+    return served
+  })
+
 /** A batch as a pass publishes it, of `count` entries. */
 const batch = (serial: number, count: number): GcEvents.Deleted => ({
   _tag: "Deleted",
@@ -432,14 +445,43 @@ describe("a reader that stops reading", () => {
   )
 })
 
+describe("an agent that stops", () => {
+  it.live("waits for nobody who has sent half a request, and breaks off what takes long", () =>
+    Effect.gen(function* () {
+      const twin = makeKernel()
+      yield* restore(twin)
+      let began = 0
+      const asked = yield* Effect.scoped(
+        Effect.gen(function* () {
+          const { at } = yield* slow(twin)
+          yield* Effect.acquireRelease(
+            Effect.sync(() => connect(at).on("error", () => {})),
+            (socket) => Effect.sync(() => socket.destroy())
+          )
+          // Left open: whoever stops waits for none of these.
+          const half = connect(at).on("error", () => {})
+          half.write("GET /v1/status HTTP/1.1\r\nhost: age")
+          const gc = ask({ at, path: "/v1/gc", method: "POST", body: '{"families":["ipv4"]}' })
+          const asking = yield* Effect.forkDetach(Effect.exit(gc), { startImmediately: true })
+          yield* Effect.sleep("200 millis")
+          began = performance.now()
+          return asking
+        })
+      )
+      assert.isBelow(performance.now() - began, 2000)
+      const answer = yield* Fiber.join(asked)
+      assert.isTrue(Exit.isSuccess(answer))
+      if (Exit.isSuccess(answer)) assert.strictEqual(problemOf(answer.value).type, "urn:ctmap:problem:stopping")
+    })
+  )
+})
+
 describe("a caller that leaves", () => {
   it.live("withdraws what it asked for: a pass that nobody waits for ends between two batches", () =>
     Effect.gen(function* () {
       const twin = makeKernel()
       yield* restore(twin)
-      const { at, context } = yield* serving(twin, ["--budget=0.02"])
-      yield* settled(context)
-      fill(twin)
+      const { at, context } = yield* slow(twin)
       const { lastPasses } = Context.get(context, GcRunner.GcRunner)
       const asked = ask({ at, path: "/v1/gc", method: "POST", body: '{"families":["ipv4"]}' })
       const left = yield* Effect.timeoutOption(asked, "200 millis")

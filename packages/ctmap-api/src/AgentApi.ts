@@ -41,7 +41,8 @@ export class Boundary extends HttpApiMiddleware.Service<Boundary>()("ctmap-api/A
     Problem.PayloadTooLarge,
     Problem.UnsupportedMediaType,
     Problem.HeadersTooLarge,
-    Problem.InternalError
+    Problem.InternalError,
+    Problem.Stopping
   ]
 }) {}
 

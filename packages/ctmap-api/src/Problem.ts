@@ -170,6 +170,13 @@ export class Busy extends HttpApiError.Problem<Busy>()("Busy", {
   title: "Too many at once"
 }) {}
 
+/** The agent is about to stop: what was asked for was broken off, or not begun. @since 0.1.0 */
+export class Stopping extends HttpApiError.Problem<Stopping>()("Stopping", {
+  type: urn("stopping"),
+  status: 503,
+  title: "The agent stops"
+}) {}
+
 /** Any of them, told apart by `type`. @since 0.1.0 */
 export const Problem = Schema.Union([
   InvalidRequest,
@@ -190,7 +197,8 @@ export const Problem = Schema.Union([
   InternalError,
   Unhealthy,
   KernelFailed,
-  Busy
+  Busy,
+  Stopping
 ])
 /** @since 0.1.0 */
 export type Problem = typeof Problem.Type

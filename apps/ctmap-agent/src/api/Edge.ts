@@ -104,10 +104,12 @@ export const layer = (served: Paths): Layer.Layer<never, never, HttpRouter.HttpR
         const began = yield* Clock.currentTimeMillis
         const path = pathOf(request.url)
         const answered = Number(request.headers["content-length"]) > MAX_BODY ? tooLarge : handler
-        const response = yield* answered.pipe(
-          Effect.provideService(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(MAX_BODY)),
-          Effect.catchCause((cause) => recovered(cause, path, request.method, served)),
-          Effect.flatMap(asProblem)
+        const response = yield* Effect.uninterruptibleMask((restore) =>
+          restore(answered).pipe(
+            Effect.provideService(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(MAX_BODY)),
+            Effect.catchCause((cause) => recovered(cause, path, request.method, served)),
+            Effect.flatMap(asProblem)
+          )
         )
         yield* counted(served.has(path) ? path : "other", response.status)
         const millis = (yield* Clock.currentTimeMillis) - began
@@ -140,7 +142,13 @@ const recovered = (
   method: string,
   served: Paths
 ): Effect.Effect<HttpServerResponse.HttpServerResponse, Types.unhandled> => {
-  if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause as Cause.Cause<Types.unhandled>)
+  if (Cause.hasInterruptsOnly(cause)) {
+    // A caller that has left is told nothing; one that waits while the agent stops is.
+    const hasLeft = cause.reasons.some(({ annotations }) => annotations.has(HttpServerError.ClientAbort.key))
+    return hasLeft
+      ? Effect.failCause(cause as Cause.Cause<Types.unhandled>)
+      : problem(new Problem.Stopping({ detail: "the agent stops, and broke this off: ask again when it is back" }))
+  }
   const error = Cause.squash(cause)
   if (error instanceof HttpServerError.HttpServerError) {
     const { reason } = error

@@ -24,7 +24,7 @@ import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { Problem } from "ctmap-api"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as HttpServer from "effect/http/HttpServer"
+import * as HttpServer from "effect/http/HttpServer"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 
@@ -108,13 +108,24 @@ const listening = (
   at: string,
   listen: { readonly path: string } | HostPort
 ): Layer.Layer<HttpServer.HttpServer, ListenError> =>
-  NodeHttpServer.layerServer(makeServer, { ...listen, backlog: BACKLOG, gracefulShutdownTimeout: GRACE }).pipe(
-    Layer.catch(({ cause }) =>
-      Layer.effectDiscard(
-        Effect.fail(new ListenError({ at, why: cause instanceof Error ? cause.message : String(cause) }))
+  Layer.unwrap(
+    Effect.sync(() => {
+      const server = makeServer()
+      // Released before the server, which waits for every connection: also for those that have sent half a request.
+      const cut = Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))
+      return Layer.effectDiscard(cut).pipe(
+        Layer.provideMerge(
+          Layer.effect(
+            HttpServer.HttpServer,
+            Effect.mapError(
+              NodeHttpServer.make(() => server, { ...listen, backlog: BACKLOG, gracefulShutdownTimeout: GRACE }),
+              ({ cause }) => new ListenError({ at, why: cause instanceof Error ? cause.message : String(cause) })
+            )
+          )
+        )
       )
-    )
-  ) as Layer.Layer<HttpServer.HttpServer, ListenError>
+    })
+  )
 
 /** @since 0.1.0 */
 export const layerTcp = ({ host, port }: HostPort): Layer.Layer<HttpServer.HttpServer, ListenError> =>
