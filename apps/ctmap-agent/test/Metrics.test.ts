@@ -3,8 +3,12 @@ import { assert, describe, it } from "@effect/vitest"
 import { MapPressure } from "ctmap-gc"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
+import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import { createServer } from "node:net"
+import * as Exposition from "../src/Exposition.ts"
 import { ask, problemOf, serving, settled } from "./apiStage.ts"
 import { parseExposition } from "./exposition.ts"
 import { makeKernel, restore } from "./stage.ts"
@@ -96,6 +100,36 @@ describe("/metrics", () => {
             ["other", "404", 2]
           ]
         )
+      })
+    )
+  )
+
+  it.live("is the same text as all at once, made in turns so that others have theirs", () =>
+    alone(
+      Effect.gen(function* () {
+        const { text } = Context.get(yield* Layer.build(Exposition.layer), Exposition.Exposition)
+        assert.strictEqual(yield* text, "")
+        for (let i = 0; i < 1500; i++) {
+          const attributes = { map_name: `per_cluster_ct4_global_${i}` }
+          yield* Metric.update(Metric.gauge("ctmap_map_entries", { description: "Entries", attributes }), i)
+          yield* Metric.update(Metric.counter("ctmap_x_total", { attributes }), i)
+        }
+        yield* Metric.update(Metric.histogram("h_seconds", { boundaries: [1, 2] }), 1)
+        let turns = 0
+        const others = yield* Effect.forkChild(
+          Effect.forever(
+            Effect.andThen(
+              Effect.sync(() => turns++),
+              Effect.yieldNow
+            )
+          ),
+          { startImmediately: true }
+        )
+        const made = yield* text
+        yield* Fiber.interrupt(others)
+        assert.strictEqual(made, yield* PrometheusMetrics.format())
+        assert.strictEqual(parseExposition(made).get("ctmap_map_entries")?.samples.length, 1500)
+        assert.isAbove(turns, 5)
       })
     )
   )
