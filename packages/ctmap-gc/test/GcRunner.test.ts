@@ -100,6 +100,28 @@ describe("GcRunner", () => {
     }).pipe(Effect.scoped, Effect.provide(signals))
   })
 
+  it.effect("whoever wants to hears what came of each purge that the schedule made, and over which families", () => {
+    const heard: Array<unknown> = []
+    const purged: GcRunner.Options["purged"] = ({ deleted, pairs }, families) =>
+      Effect.sync(() => void heard.push([families, pairs.map(({ exit, pair }) => [pair, exit._tag]), deleted]))
+    const rig = host({ runner: { purged } })
+    return Effect.gen(function* () {
+      const runner = yield* GcRunner.GcRunner
+      yield* runner.enable
+      yield* runner.initialScanDone
+      rig.fill("cilium_snat_v4_external", Stage.nat({ to: [[9], 40_000], sport: 77 }))
+      yield* TestClock.adjust("61 minutes")
+      yield* Effect.yieldNow.pipe(Effect.repeat({ until: () => heard.length > 0, times: 500 }))
+      const pairs = [
+        ["ipv4 global", "Success"],
+        ["ipv6 global", "Success"]
+      ]
+      assert.deepStrictEqual(heard, [[["ipv4", "ipv6"], pairs, 1]])
+      yield* runner.purgeOrphans()
+      assert.strictEqual(heard.length, 1)
+    }).pipe(Effect.provide(rig.layer))
+  })
+
   it.effect("a family without maps is nothing to complain of, and does not count as a failed pass", () => {
     const { layer, fill, size } = host({ families: ["ipv4"] })
     return Effect.gen(function* () {
