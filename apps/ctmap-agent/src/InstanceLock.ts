@@ -99,9 +99,15 @@ const holderOf = (locks: string, device: number, inode: number) => {
   return pid > 0 ? { holder: { pid, command: commandOf(pid) } } : {}
 }
 
+/** As it was started; what it was given as a token is nobody's business. */
 const commandOf = (pid: number): string => {
   try {
-    const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").join(" ").trim()
+    const given = readFileSync(`/proc/${pid}/cmdline`, "utf8")
+    const words = given
+      .replaceAll(/(--[\w-]*token[=\0])[^\0]*/g, "$1…")
+      .split("\0")
+      .join(" ")
+      .trim()
     return words.length > COMMAND_LENGTH ? `${words.slice(0, COMMAND_LENGTH)}…` : words
   } catch {
     // It has gone by now, or is nobody's business.

@@ -1,4 +1,5 @@
 /** The API over real sockets: who may connect, what is refused, and what those cost who are slow or many. */
+import { spawn } from "node:child_process"
 import { existsSync, linkSync, mkdirSync, statSync, writeFileSync } from "node:fs"
 import { createServer, connect } from "node:net"
 import { join } from "node:path"
@@ -93,6 +94,30 @@ describe("the unix socket", () => {
       assert.isTrue(statSync(left).isSocket())
       yield* Layer.build(agent(makeKernel(), () => [`--api-socket=${left}`]))
       assert.strictEqual((yield* ask({ at: left, path: "/healthz" })).status, 200)
+    })
+  )
+
+  it.live("is not taken from an agent that is too busy to accept", () =>
+    Effect.gen(function* () {
+      const path = join(yield* folder, "busy.sock")
+      const stuck = `require("net").createServer().listen({ path: "${path}", backlog: 1 }, () => {
+        process.stdout.write("listens")
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)
+      })`
+      const child = yield* Effect.acquireRelease(
+        Effect.sync(() => spawn(process.execPath, ["-e", stuck], { stdio: ["ignore", "pipe", "inherit"] })),
+        (process) => Effect.sync(() => process.kill("SIGKILL"))
+      )
+      yield* Effect.callback<void>((resume) => void child.stdout.once("data", () => resume(Effect.void)))
+      // Until there is no room for those that wait: then the next is turned away, though the socket is served.
+      const turnedAway = Effect.callback<boolean>((resume) => {
+        const socket = connect(path, () => resume(Effect.succeed(false)))
+        socket.once("error", () => resume(Effect.succeed(true)))
+      })
+      yield* Effect.repeat(turnedAway, { until: (full) => full })
+      const exit = yield* Effect.exit(Effect.scoped(Layer.build(agent(makeKernel(), () => [`--api-socket=${path}`]))))
+      assert.include(why(exit), "whether somebody serves there cannot be told (EAGAIN)")
+      assert.isTrue(statSync(path).isSocket())
     })
   )
 

@@ -1,4 +1,5 @@
 /** One agent on a bpffs: what a second one is told, and what happens when the bpffs goes or another takes its place. */
+import { spawn } from "node:child_process"
 import { assert, describe, it } from "@effect/vitest"
 import { Lifecycle } from "ctmap-cell"
 import { Bpf, BpfMemory } from "ctmap-kernel"
@@ -143,6 +144,26 @@ describe("who holds the lock", () => {
         ].join("\n")
       )
       assert.include(message, `process ${process.pid} (`)
+    })
+  )
+
+  it.live("is named without the token that it was given", () =>
+    Effect.gen(function* () {
+      for (const args of [["--api-token", "s3cr3t"], ["--api-token=s3cr3t"]]) {
+        const message = yield* Effect.scoped(
+          Effect.gen(function* () {
+            const idle = ["-e", "setInterval(Date, 1e5); console.log()", "--", ...args, "--signals"]
+            const child = yield* Effect.acquireRelease(
+              Effect.sync(() => spawn(process.execPath, idle, { argv0: "node", stdio: ["ignore", "pipe", "inherit"] })),
+              (each) => Effect.sync(() => each.kill("SIGKILL"))
+            )
+            yield* Effect.callback<void>((resume) => void child.stdout.once("data", () => resume(Effect.void)))
+            return (yield* ensure(`1: FLOCK  ADVISORY  WRITE ${child.pid} 00:DEVICE:INODE 0 EOF`)).message
+          })
+        )
+        assert.match(message, /--api-token[ =]… --signals/)
+        assert.notInclude(message, "s3cr3t")
+      }
     })
   )
 

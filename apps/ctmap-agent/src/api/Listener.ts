@@ -169,7 +169,12 @@ export const layerUnix = ({ group, path }: SocketOptions): Layer.Layer<HttpServe
         "something that is no socket is in its place: remove it, or choose another path with api-socket"
       )
     }
-    if (yield* answers(path)) {
+    const taken = yield* Effect.mapError(answers(path), (code) =>
+      failed(
+        `whether somebody serves there cannot be told (${code}): stop who does, remove it, or choose another path with api-socket`
+      )
+    )
+    if (taken) {
       return yield* failed("another agent answers there: stop it, or choose another path with api-socket")
     }
     yield* Effect.logInfo(`nobody answers on ${path}: it was left behind, and is replaced`)
@@ -199,15 +204,18 @@ const groupId = (name: string): number => {
   return id
 }
 
-/** Whether somebody accepts connections there. */
-const answers = (path: string): Effect.Effect<boolean> =>
-  Effect.callback<boolean>((resume) => {
+/** Whether somebody accepts connections there. Fails with the code of the system where that cannot be told. */
+const answers = (path: string): Effect.Effect<boolean, string> =>
+  Effect.callback<boolean, string>((resume) => {
     const socket = connect(path)
-    const done = (answer: boolean) => {
+    const done = (answer: Effect.Effect<boolean, string>) => {
       socket.destroy()
-      resume(Effect.succeed(answer))
+      resume(answer)
     }
-    socket.once("connect", () => done(true))
-    socket.once("error", () => done(false))
+    socket.once("connect", () => done(Effect.succeed(true)))
+    // Nobody listens, or it has gone meanwhile. All else (too many wait, no permission) does not mean that nobody is there.
+    socket.once("error", ({ code = "unknown" }: NodeJS.ErrnoException) =>
+      done(code === "ECONNREFUSED" || code === "ENOENT" ? Effect.succeed(false) : Effect.fail(code))
+    )
     return Effect.sync(() => socket.destroy())
   })
