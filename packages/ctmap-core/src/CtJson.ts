@@ -272,9 +272,9 @@ export interface EntryBytes {
  * @since 0.1.0
  */
 export const ctBytes = (record: CtRecord): Result.Result<EntryBytes, NetAddress.NetAddressError> =>
-  Result.gen(function* () {
+  attempt(() => {
     const tuple = Tuple.shape(record.family)
-    const key = yield* keyOf(record, Tuple.ctEnds(tuple, record.tupleFlagBits))
+    const key = keyOf(record, Tuple.ctEnds(tuple, record.tupleFlagBits))
     const value = new Uint8Array(CtEntry.SIZE)
     const view = viewOf(value)
     const { offset } = CtEntry
@@ -291,7 +291,7 @@ export const ctBytes = (record: CtRecord): Result.Result<EntryBytes, NetAddress.
     view.setUint32(offset.lastTxReport, record.tx.lastReport, true)
     view.setUint32(offset.lastRxReport, record.rx.lastReport, true)
     if (record.nat !== undefined) {
-      const address = yield* addressOf(record.family, record.nat.address)
+      const address = addressOf(record.family, record.nat.address)
       value.set(address, 16 - address.byteLength)
       view.setUint16(offset.natPort, record.nat.port)
     }
@@ -300,10 +300,10 @@ export const ctBytes = (record: CtRecord): Result.Result<EntryBytes, NetAddress.
 
 /** The entry that a NAT record tells of: as {@link ctBytes}. Padding is zero. @since 0.1.0 */
 export const natBytes = (record: NatRecord): Result.Result<EntryBytes, NetAddress.NetAddressError> =>
-  Result.gen(function* () {
+  attempt(() => {
     const { family, translated } = record
     const { daddr, dport, saddr, sport } = Tuple.shape(family)
-    const key = yield* keyOf(record, {
+    const key = keyOf(record, {
       sourceAddress: saddr,
       sourcePort: sport,
       destinationAddress: daddr,
@@ -314,32 +314,45 @@ export const natBytes = (record: NatRecord): Result.Result<EntryBytes, NetAddres
     const view = viewOf(value)
     view.setBigUint64(nat.created, BigInt(record.created), true)
     view.setBigUint64(nat.needsCt, record.needsCt ? 1n : 0n, true)
-    value.set(yield* addressOf(family, translated.address), nat.address)
+    value.set(addressOf(family, translated.address), nat.address)
     view.setUint16(nat.port, translated.port)
     return { key, value }
   })
 
+/** Below, what is no address is thrown: a hundred thousand records are read in a second. */
+const attempt = (make: () => EntryBytes): Result.Result<EntryBytes, NetAddress.NetAddressError> =>
+  Result.try({ try: make, catch: (error) => error as NetAddress.NetAddressError })
+
 const keyOf = (
   { destination, family, protocolNumber, source, tupleFlagBits }: CtRecord | NatRecord,
   ends: Tuple.Ends
-): Result.Result<Uint8Array, NetAddress.NetAddressError> =>
-  Result.gen(function* () {
-    const tuple = Tuple.shape(family)
-    const key = new Uint8Array(tuple.size)
-    key.set(yield* addressOf(family, source.address), ends.sourceAddress)
-    key.set(yield* addressOf(family, destination.address), ends.destinationAddress)
-    const view = viewOf(key)
-    view.setUint16(ends.sourcePort, source.port)
-    view.setUint16(ends.destinationPort, destination.port)
-    key[tuple.nexthdr] = protocolNumber
-    key[tuple.flags] = tupleFlagBits
-    return key
-  })
+): Uint8Array => {
+  const tuple = Tuple.shape(family)
+  const key = new Uint8Array(tuple.size)
+  key.set(addressOf(family, source.address), ends.sourceAddress)
+  key.set(addressOf(family, destination.address), ends.destinationAddress)
+  const view = viewOf(key)
+  view.setUint16(ends.sourcePort, source.port)
+  view.setUint16(ends.destinationPort, destination.port)
+  key[tuple.nexthdr] = protocolNumber
+  key[tuple.flags] = tupleFlagBits
+  return key
+}
 
-const addressOf = (family: Family, text: string): Result.Result<Uint8Array, NetAddress.NetAddressError> =>
-  family === "ipv4"
-    ? Result.map(NetAddress.ipv4FromString(text), ipBytes)
-    : Result.map(NetAddress.ipv6FromString(text), ipBytes)
+/** Addresses that came before: a table has far fewer of them than entries. Nobody else gets to see the bytes. */
+const known = new Map<string, Uint8Array>()
+const KNOWN = 4096
+
+const addressOf = (family: Family, text: string): Uint8Array => {
+  const bytes = known.get(text)
+  if (bytes !== undefined && bytes.byteLength === Tuple.shape(family).addressSize) return bytes
+  const address: Result.Result<NetAddress.IpAddress, NetAddress.NetAddressError> =
+    family === "ipv4" ? NetAddress.ipv4FromString(text) : NetAddress.ipv6FromString(text)
+  const parsed = ipBytes(Result.getOrThrow(address))
+  if (known.size >= KNOWN) known.clear()
+  known.set(text, parsed)
+  return parsed
+}
 
 /**
  * The JSON Schema (draft 2020-12) of a record. The published file is this, printed.
