@@ -191,17 +191,32 @@ const sourceOf = <C extends Columns, Record>(
     const every = Uint32Array.from({ length: ROWS }, (_, i) => i)
     const strange = (error: unknown) =>
       new AgentAnswer({ at: client.at, why: error instanceof Error ? error.message : String(error) })
+    let keys = new Uint8Array(0)
+    let values = new Uint8Array(0)
+    // One record at a time, so that none lives longer than it takes to read it.
     const bind = (some: ReadonlyArray<string>): Result.Result<Table<C>, AgentAnswer> =>
       Result.try({
         try: () => {
-          const records = some.map((line) => JSON.parse(line) as Record)
-          // One is looked at closely: all of them are of one program.
-          bound ??= {
-            map: table,
-            columns: reading.columns(Schema.decodeUnknownSync(reading.schema)(records[0])),
-            local: table.isLocal
+          const sizes = { keySize: 0, valueSize: 0, count: some.length }
+          for (let i = 0; i < some.length; i++) {
+            const record = JSON.parse(some[i]!) as Record
+            // One is looked at closely: all of them are of one program.
+            bound ??= {
+              map: table,
+              columns: reading.columns(Schema.decodeUnknownSync(reading.schema)(record)),
+              local: table.isLocal
+            }
+            const { key, value } = Result.getOrThrow(reading.bytes(record))
+            if (i === 0) [sizes.keySize, sizes.valueSize] = [key.byteLength, value.byteLength]
+            if (keys.byteLength === 0) {
+              keys = new Uint8Array(ROWS * key.byteLength)
+              values = new Uint8Array(ROWS * value.byteLength)
+            }
+            keys.set(key, i * sizes.keySize)
+            values.set(value, i * sizes.valueSize)
           }
-          bound.columns.bind(rowsOf(records.map((record) => Result.getOrThrow(reading.bytes(record)))))
+          if (bound === undefined) throw new Error("a listing of no lines")
+          bound.columns.bind(Rows.separate(keys, values, sizes))
           return bound
         },
         catch: strange
@@ -222,15 +237,3 @@ const sourceOf = <C extends Columns, Record>(
     )
   }
 })
-
-const rowsOf = (entries: ReadonlyArray<CtJson.EntryBytes>): Rows.Rows => {
-  const keySize = entries[0]?.key.byteLength ?? 0
-  const valueSize = entries[0]?.value.byteLength ?? 0
-  const keys = new Uint8Array(entries.length * keySize)
-  const values = new Uint8Array(entries.length * valueSize)
-  for (const [i, { key, value }] of entries.entries()) {
-    keys.set(key, i * keySize)
-    values.set(value, i * valueSize)
-  }
-  return Rows.separate(keys, values, { keySize, valueSize, count: entries.length })
-}
