@@ -65,6 +65,15 @@ export const isLoopback = (host: string): boolean =>
 /** Requests that run when the agent stops may take so long; then they are broken off. */
 const GRACE = Duration.millis(500)
 
+/** What the system says, and what to do where the agent may not write. */
+const told = (error: unknown): string => {
+  if (!(error instanceof Error)) return String(error)
+  const code = "code" in error ? error.code : undefined
+  return code === "EACCES" || code === "EPERM" || code === "EROFS"
+    ? `${error.message}; let it write there, or choose another place (api-socket, empty for none; api-listen)`
+    : error.message
+}
+
 /** Connections that wait to be accepted: as many as Linux grants. A unix socket turns further ones away at once. */
 const BACKLOG = 4096
 
@@ -119,7 +128,7 @@ const listening = (
             HttpServer.HttpServer,
             Effect.mapError(
               NodeHttpServer.make(() => server, { ...listen, backlog: BACKLOG, gracefulShutdownTimeout: GRACE }),
-              ({ cause }) => new ListenError({ at, why: cause instanceof Error ? cause.message : String(cause) })
+              ({ cause }) => new ListenError({ at, why: told(cause) })
             )
           )
         )
@@ -155,8 +164,7 @@ const MODE = 0o660
 export const layerUnix = ({ group, path }: SocketOptions): Layer.Layer<HttpServer.HttpServer, ListenError> => {
   const temporary = `${path}.${process.pid}`
   const failed = (why: string) => new ListenError({ at: path, why })
-  const attempt = <A>(what: () => A) =>
-    Effect.try({ try: what, catch: (error) => failed(error instanceof Error ? error.message : String(error)) })
+  const attempt = <A>(what: () => A) => Effect.try({ try: what, catch: (error) => failed(told(error)) })
 
   const prepare = Effect.gen(function* () {
     if (Buffer.byteLength(temporary) > 107)
