@@ -14,6 +14,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import * as References from "effect/References"
 import * as Stream from "effect/Stream"
 import * as Streams from "../src/api/Streams.ts"
 import { type Answer, ask, folder, problemOf, serving, settled, stream } from "./apiStage.ts"
@@ -206,6 +208,30 @@ describe("requests that are none", () => {
       }
       yield* Effect.sleep("50 millis")
       assert.strictEqual(twin.control.openFds().length, fds)
+    })
+  )
+})
+
+describe("the log", () => {
+  it.live("has requests at the level debug only, and never what was asked for", () =>
+    Effect.gen(function* () {
+      const linesAt = (level: "Info" | "Debug") =>
+        Effect.scoped(
+          Effect.gen(function* () {
+            const lines: Array<string> = []
+            const logger = Logger.make<unknown, void>(({ message }) => void lines.push(String(message)))
+            const { at } = yield* serving(makeKernel()).pipe(
+              Effect.provide(Logger.layer([logger])),
+              Effect.provideService(References.MinimumLogLevel, level)
+            )
+            yield* ask({ at, path: "/v1/entries?where=host+10.0.0.1" })
+            return lines.filter((line) => line.includes("/v1/entries"))
+          })
+        )
+      assert.deepStrictEqual(yield* linesAt("Info"), [])
+      const [line] = yield* linesAt("Debug")
+      assert.include(line ?? "", "GET /v1/entries 404")
+      assert.notInclude(line ?? "", "10.0.0.1")
     })
   )
 })
