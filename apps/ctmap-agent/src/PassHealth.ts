@@ -44,8 +44,10 @@ export const make = (): PassHealth => {
       const pair = `${pass.family} ${pass.owner}`
       if (pass.completed) {
         if (!pass.dryRun) pairs.delete(pair)
-        // Somebody no longer wanted it, or the agent stops.
-      } else if (!pass.dryRun && pass.why !== "interrupted") pairs.set(pair, { pass, why: pass.why ?? "" })
+        // Somebody no longer wanted it, or the agent stops; who asked for it has been told, and a round tells for itself.
+      } else if (!pass.dryRun && pass.why !== "interrupted" && pass.trigger !== "request") {
+        pairs.set(pair, { pass, why: pass.why ?? "" })
+      }
     },
     compare: (last) => {
       round = last?.problems ?? []

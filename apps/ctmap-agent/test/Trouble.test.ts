@@ -1,12 +1,14 @@
 /** What the agent does about what goes wrong for a while: it goes on, says so, and is well again afterwards. */
 import { assert, describe, it } from "@effect/vitest"
 import { type Health, Hive, Lifecycle } from "ctmap-cell"
-import { CtTime, MapKind, MapName, MapSpec } from "ctmap-core"
+import { CtTime, FilterParser, MapKind, MapName, MapSpec } from "ctmap-core"
 import { GcRunner } from "ctmap-gc"
 import { KernelClock } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
 import * as Clock from "../src/cells/clock.ts"
 import * as Datapath from "./datapath.ts"
 import { agent, limits, makeKernel, pass, type Twin, unwell } from "./stage.ts"
@@ -98,6 +100,18 @@ describe("an agent in trouble", () => {
       for (let i = 0; i < 1500; i++) Datapath.connect(twin, i, { life: 86_400 })
       yield* pass(twin, "70 seconds", "5 seconds")
       assert.strictEqual(Datapath.sizeOf(twin, Datapath.nat.ipv4), 3000)
+      assert.deepStrictEqual(yield* unwell, [])
+    })
+  )
+
+  troubled("is well though the guard stops what somebody asks for", (twin) =>
+    Effect.gen(function* () {
+      for (let i = 0; i < 1500; i++) Datapath.connect(twin, i, { life: 86_400, mapped: false })
+      const { run } = yield* GcRunner.GcRunner
+      const { pairs } = yield* run({ filter: Result.getOrThrow(FilterParser.parse("tcp")) })
+      assert.isTrue(pairs.some(({ exit }) => Exit.isFailure(exit)))
+      assert.strictEqual(Datapath.sizeOf(twin, "cilium_ct4_global"), 1500)
+      yield* pass(twin, "1 second", "1 second")
       assert.deepStrictEqual(yield* unwell, [])
     })
   )

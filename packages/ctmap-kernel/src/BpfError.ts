@@ -206,7 +206,9 @@ const hint = ({ operation, errno, path, reason }: BpfError): string => {
             ? ": a bpffs allows no dot in a name"
             : errno === EPERM && operation === "open pin"
               ? ": run as root, or with CAP_BPF: this kernel opens pins for nobody else"
-              : ": the pin and every directory above it must be accessible to this user; run as root, or with CAP_DAC_OVERRIDE"
+              : `: the pin and every directory above it must be accessible to this user; run as root, or with ${
+                  operation === "open pin" ? "CAP_DAC_READ_SEARCH (to write it, CAP_DAC_OVERRIDE)" : "CAP_DAC_OVERRIDE"
+                }`
     case "OutOfMemory":
       return ": free memory, or make the map smaller"
     case "Busy":
