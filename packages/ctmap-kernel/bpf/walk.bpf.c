@@ -180,9 +180,18 @@ static __always_inline void read_key(union tuple *key, __u64 node, int is6)
 	key->words[last] &= 0xffffffffffff;
 }
 
+// Zero, but nobody knows before `words` have been read: what is read at an address that it was added to is read after
+// them, on every CPU.
+static __always_inline __u64 after(__u64 words)
+{
+	asm volatile("%0 ^= %0" : "+r"(words));
+	return words;
+}
+
 // Deletes an expired element if it still is one. An element that was replaced has the key of a live one: deleting takes
-// a key, so whether this is the element that is in the list is asked last, and its hash, which tells whether key and
-// value were of one entry.
+// a key, so whether this is the element that is in the list is asked as late as can be. Its hash, which tells whether key
+// and value were of one entry, is asked behind that: a hash map writes an element's key and value before its hash, and
+// links it then. So an element that is in the list with the hash that it had is not one that was written meanwhile.
 static __always_inline long delete(struct walk *at, __u32 index, int is6)
 {
 	struct expired *one = &at->one[index & (EXPIRED - 1)];
@@ -204,7 +213,12 @@ static __always_inline long delete(struct walk *at, __u32 index, int is6)
 	__u64 lifetime_and_flags = word(node + LIFETIME(is6));
 	one->lifetime = lifetime_and_flags;
 	one->flags = lifetime_and_flags >> 32 & 0xffff;
-	if ((__u32)word(node + OFFSET(hash)) != one->hash || word(word(node + OFFSET(hash_node.pprev))) != node) {
+	__u64 read = lifetime_and_flags;
+	for (int i = 0; i < 5; i++)
+		read |= one->key.words[i];
+	node += after(read);
+	__u64 linked = word(word(node + OFFSET(hash_node.pprev)));
+	if (linked != node || (__u32)word(node + after(linked) + OFFSET(hash)) != one->hash) {
 		sweep->vanished++;
 		return 0;
 	}

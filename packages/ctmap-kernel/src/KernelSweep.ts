@@ -23,6 +23,7 @@ import * as Bpf from "./Bpf.ts"
 import type { BpfError } from "./BpfError.ts"
 import type { Table } from "./CompareAndDelete.ts"
 import type { ObjectTwin } from "./internal/memoryPrograms.ts"
+import { check } from "./internal/sweepCheck.ts"
 import * as Layout from "./internal/sweepLayout.ts"
 import * as Program from "./internal/sweepProgram.ts"
 import { twin as memoryTwin } from "./internal/sweepTwin.ts"
@@ -138,7 +139,8 @@ export interface KernelSweep {
  * **Details**
  *
  * Loads the better program that can be loaded and maps its records. That takes 20 to 60 ms on another thread, for the
- * verifier has a lot to follow.
+ * verifier has a lot to follow; and as much again for the first of each family, which is tried on a small map of our own
+ * before any other is given to it: how a hash map stands in memory is no promise of Linux.
  * Needs Linux >= 5.14 and CAP_BPF, and what stands above for a sweep that resumes. Whether that is there shows by loading.
  * Errors: `FeatureUnsupported`, `NotPermitted`; `InvalidArgument` for sizes that are not the family's.
  *
@@ -209,8 +211,14 @@ const LEAST = 1024
 /** Records that are kept free for what is under way when no more buckets are begun. */
 const SLACK = 256
 
+const HASH = 1
+const LRU_HASH = 9
 /** `BPF_F_NO_PREALLOC`: the memory of an element is given back with it, and there is no walking it. */
 const NO_PREALLOC = 1
+
+/** Elements have memory of their own, and their values stand in it: those of maps per CPU do not. */
+const isWalkable = ({ type, flags }: Bpf.MapInfo): boolean =>
+  (type === HASH || type === LRU_HASH) && (flags & NO_PREALLOC) === 0
 
 interface Open {
   readonly fd: number
@@ -237,7 +245,7 @@ const acquire = Effect.fnUntraced(function* (kernel: Bpf.Calls, target: Target):
     kernel.close(fd)
     return yield* Effect.fail(Program.failure("map memory", -memory, ct))
   }
-  const loaded = yield* load(kernel, target, fd, (info.flags & NO_PREALLOC) === 0).pipe(
+  const loaded = yield* load(kernel, target, fd, isWalkable(info)).pipe(
     Effect.tapError(() => Effect.sync(() => kernel.unmapMemory(memory))),
     // The program holds it from here on.
     Effect.ensuring(Effect.sync(() => kernel.close(fd)))
@@ -262,17 +270,20 @@ const load = (
   kernel: Bpf.Calls,
   target: Target,
   records: number,
-  isPreallocated: boolean
+  canBeWalked: boolean
 ): Effect.Effect<Program.Loaded & { readonly resumes: boolean }, BpfError> => {
   // Whether it can be run shows by running it; that must not walk the table.
   const idle = new Uint32Array(Layout.sweep.words)
   idle[Layout.sweep.options] = Layout.option.idle
+  const once = new Uint8Array(idle.buffer)
   const attempt = (program: "walk" | "sweep") =>
-    Effect.map(Program.loadElsewhere(kernel, target, program, { records }, new Uint8Array(idle.buffer)), (loaded) => ({
+    Effect.map(Program.loadElsewhere(kernel, target, program, { records }, once), (loaded) => ({
       ...loaded,
       resumes: program === "walk"
     }))
-  const walk = isPreallocated ? attempt("walk") : Effect.fail(Program.unsupported("walk", target.ct))
+  const walk = canBeWalked
+    ? Effect.andThen(check(kernel, target, once), attempt("walk"))
+    : Effect.fail(Program.unsupported("walk", target.ct))
   return target.mustResume === true ? walk : Effect.catchTag(walk, "BpfError", () => attempt("sweep"))
 }
 

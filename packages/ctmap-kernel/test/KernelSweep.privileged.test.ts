@@ -2,11 +2,12 @@ import { spawnSync } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
 import * as Bpf from "ctmap-kernel/Bpf"
+import * as KernelSweep from "ctmap-kernel/KernelSweep"
 import * as LibBpf from "ctmap-kernel/LibBpf"
 import { FdLeak, Privileged } from "ctmap-testing"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { cases } from "./sweepCases.ts"
+import { cases, map } from "./sweepCases.ts"
 
 Privileged.suite(describe, "the sweep in the kernel", () => {
   /** Ids of the maps of this file: others share the process and its fds. */
@@ -35,6 +36,17 @@ Privileged.suite(describe, "the sweep in the kernel", () => {
     assert.strictEqual(status, 0, stderr)
     assert.deepStrictEqual(JSON.parse(stdout), { engine: "program", deleted: 1, egress: 1, ingress: 1, left: [] })
   })
+
+  it.effect("does not walk a map per CPU, whose values stand elsewhere", () =>
+    Effect.gen(function* () {
+      const LRU_PERCPU_HASH = 10
+      const { table } = yield* map("sweep_percpu", 14, 56, { type: LRU_PERCPU_HASH })
+      const error = yield* Effect.flip(
+        KernelSweep.make({ ct: table, nat: undefined, family: "ipv4", mustResume: true })
+      )
+      assert.strictEqual(error.reason._tag, "FeatureUnsupported")
+    }).pipe(Effect.scoped, Effect.provide(recording))
+  )
 
   it("left no fd open", () => {
     assert.isAbove(ours.size, 50)

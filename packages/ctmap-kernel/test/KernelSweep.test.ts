@@ -1,9 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { TupleFlags } from "ctmap-core"
+import * as Bpf from "ctmap-kernel/Bpf"
 import * as BpfMemory from "ctmap-kernel/BpfMemory"
 import * as KernelSweep from "ctmap-kernel/KernelSweep"
 import * as NatCleanUp from "ctmap-kernel/NatCleanUp"
 import * as Effect from "effect/Effect"
+import * as Layout from "../src/internal/sweepLayout.ts"
 import { back, cases, ct, ctValue, key, natValue, out, pair } from "./sweepCases.ts"
 
 const { object, twin } = KernelSweep
@@ -21,27 +23,85 @@ describe("making a sweep", () => {
       const control = yield* BpfMemory.Control
       const { ct: table } = yield* pair("ipv4")
       table.put(key("ipv4", ct()), ctValue(5))
-      const contexts: Array<ReadonlyArray<number>> = []
+      // Of the program that is loaded last: the one before it was tried on another map.
+      let contexts: Array<ReadonlyArray<number>> = []
       control.onCall((call, args) => {
+        if (call === "loadObjectAsync") contexts = []
         if (call === "runProgram") contexts.push([...new Uint32Array((args[1] as Uint8Array).slice().buffer)])
-      }, "after")
+      })
       yield* KernelSweep.make({ ct: table.table, nat: undefined, family: "ipv4" })
-      assert.deepStrictEqual(
-        contexts.map((context) => context.slice(3).every((word) => word === 0)),
-        [true]
-      )
+      const { idle } = Layout.option
+      assert.deepStrictEqual(contexts, [Array.from({ length: 22 }, (_, i) => (i === Layout.sweep.options ? idle : 0))])
+      assert.lengthOf(table.all(), 1)
     }).pipe(Effect.scoped, Effect.provide(kernel()))
   )
 })
 
+/** A kernel whose maps stand otherwise in memory than the walk takes them to: this one sees lifetimes where there are none. */
+const strange = (what: (value: Uint8Array) => Uint8Array): BpfMemory.ObjectTwin =>
+  meanwhile(
+    ({ table }) =>
+      table === undefined
+        ? {}
+        : { table: { ...table, forEach: (visit) => table.forEach((at, value) => visit(at, what(value))) } },
+    (name) => name.startsWith("walk")
+  )
+
+describe("a walk that does not see what is in a map", () => {
+  const cases = [
+    { title: "lifetimes that are something else", what: (value: Uint8Array) => new Uint8Array(value.length) },
+    {
+      title: "values that begin elsewhere",
+      what: (value: Uint8Array) => Uint8Array.of(...value.subarray(8), ...value.subarray(0, 8))
+    },
+    { title: "nothing that has expired", what: (value: Uint8Array) => new Uint8Array(value.length).fill(0xff) }
+  ]
+  for (const { title, what } of cases)
+    it.effect(`is never let near a table: ${title}`, () =>
+      Effect.gen(function* () {
+        const { ct: table } = yield* pair("ipv4")
+        const target = { ct: table.table, nat: undefined, family: "ipv4" } as const
+        for (let i = 0; i < 10; i++) table.put(key("ipv4", ct(TupleFlags.OUT, i)), ctValue(i < 5 ? 99 : 100))
+        const error = yield* Effect.flip(KernelSweep.make({ ...target, mustResume: true }))
+        assert.strictEqual(error.reason._tag, "FeatureUnsupported")
+        const sweep = yield* KernelSweep.make(target)
+        assert.isFalse(sweep.resumes)
+        assert.strictEqual((yield* sweep.run({ now: 100 })).deleted, 5)
+        assert.lengthOf(table.all(), 5)
+      }).pipe(Effect.scoped, Effect.provide(kernel(strange(what))))
+    )
+
+  it.effect("is tried once for each family", () =>
+    Effect.gen(function* () {
+      const control = yield* BpfMemory.Control
+      const loads = (family: "ipv4" | "ipv6") =>
+        Effect.gen(function* () {
+          const { ct: table } = yield* pair(family)
+          let created = 0
+          control.onCall((call, args) => {
+            if (call === "mapCreate" && args[1] === "ctmap_walk") created++
+          }, "after")
+          yield* KernelSweep.make({ ct: table.table, nat: undefined, family })
+          return created > 0
+        })
+      assert.deepStrictEqual([yield* loads("ipv4"), yield* loads("ipv4"), yield* loads("ipv6")], [true, false, true])
+    }).pipe(Effect.scoped, Effect.provide(kernel()))
+  )
+})
+
+/** A map on which a walk is tried is smaller, and nobody else's. */
+const isOfDatapath = (_: string, { table }: Readonly<Record<string, BpfMemory.MapView>>): boolean =>
+  table !== undefined && table.properties.maxEntries > 512
+
 /** The twin, with other views of its maps: what the datapath does meanwhile. */
 const meanwhile = (
-  change: (maps: Readonly<Record<string, BpfMemory.MapView>>) => Readonly<Record<string, BpfMemory.MapView>>
+  change: (maps: Readonly<Record<string, BpfMemory.MapView>>) => Readonly<Record<string, BpfMemory.MapView>>,
+  isChanged: (program: string, maps: Readonly<Record<string, BpfMemory.MapView>>) => boolean = isOfDatapath
 ): BpfMemory.ObjectTwin => ({
   programs: Object.fromEntries(
     Object.entries(twin.programs).map(([name, program]): [string, BpfMemory.Program] => [
       name,
-      (helpers, context, maps) => program(helpers, context, { ...maps, ...change(maps) })
+      (helpers, context, maps) => program(helpers, context, isChanged(name, maps) ? { ...maps, ...change(maps) } : maps)
     ])
   )
 })
@@ -285,16 +345,19 @@ describe("when any one call to the kernel fails", () => {
     it.effect(`${name} fails with an error or not at all, and leaves nothing open`, () =>
       Effect.gen(function* () {
         const control = yield* BpfMemory.Control
+        const bpf = yield* Bpf.Bpf
         const failures = new Set<string>()
         // Memory that the kernel does not take back stays.
         let isMapped = false
         control.onCall((call, _, result) => (isMapped ||= call === "unmapMemory" && result === -5), "after")
         // The first two make the maps.
-        for (let skip = 2; skip < 50; skip++) {
+        for (let skip = 2; skip < 80; skip++) {
           const [before, living] = [control.count(), control.living().length]
           isMapped = false
           control.failNext("any", 5, { skip })
-          const result = yield* Effect.result(Effect.scoped(action))
+          // A kernel that nothing is known of yet.
+          const again = Effect.provideService(Effect.scoped(action), Bpf.Bpf, { ...bpf })
+          const result = yield* Effect.result(again)
           const calls = control.count() - before
           control.clearFaults()
           if (result._tag === "Failure") failures.add(result.failure.operation)
