@@ -282,7 +282,10 @@ const load = (
       resumes: program === "walk"
     }))
   const walk = canBeWalked
-    ? Effect.andThen(check(kernel, target, once), attempt("walk"))
+    ? // Loaded before it is tried: by the fd that the caller has now, which may be another map's by then.
+      Effect.tap(attempt("walk"), (loaded) =>
+        Effect.tapError(check(kernel, target, once), () => Effect.sync(() => loaded.close()))
+      )
     : Effect.fail(Program.unsupported("walk", target.ct))
   return target.mustResume === true ? walk : Effect.catchTag(walk, "BpfError", () => attempt("sweep"))
 }
