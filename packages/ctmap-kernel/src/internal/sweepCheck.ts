@@ -15,7 +15,7 @@ const ARRAY = 2
 const MMAPABLE = 1024
 const ENTRIES = 300
 /** Of the map and of the records. */
-export const SLOTS = 512
+const SLOTS = 512
 const ALIVE = 100
 const U32 = 0xffff_ffff
 
