@@ -2,10 +2,11 @@
 import { spawnSync } from "node:child_process"
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
 import { Settings } from "ctmap-cell"
+import { KernelClock } from "ctmap-kernel"
 import * as Yaml from "effect/encoding/Yaml"
 import { DaemonSet, type IDaemonSet } from "kubernetes-models/apps/v1"
 import { type IServiceAccount, ServiceAccount } from "kubernetes-models/v1"
@@ -97,6 +98,13 @@ describe("deploy/kubernetes", () => {
     assert.deepInclude(bpffs, { mountPath: "/sys/fs/bpf", mountPropagation: "HostToContainer", readOnly: true })
     assert.isFalse(pod.automountServiceAccountToken)
     for (const shared of [pod.hostNetwork, pod.hostPID, pod.hostIPC]) assert.isUndefined(shared)
+  })
+
+  it("lets the agent read which clock the datapath counts with, where Cilium says so, and change nothing there", () => {
+    const state = container!.volumeMounts!.find(({ mountPath }) => mountPath === dirname(KernelClock.RUNTIME_CONFIG))
+    assert.isTrue(state?.readOnly)
+    const volume = pod.volumes!.find(({ name }) => name === state?.name)
+    assert.strictEqual(volume?.hostPath?.path, dirname(KernelClock.RUNTIME_CONFIG))
   })
 
   it("selects its own pods, mounts what it names, and sets what the agent knows", () => {
