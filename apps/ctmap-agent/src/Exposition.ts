@@ -5,6 +5,7 @@
  *
  * @since 0.1.0
  */
+import * as Arr from "effect/Array"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -28,10 +29,10 @@ export const layer: Layer.Layer<Exposition> = Layer.effect(
 /** The same text as all at once. */
 const formatted = Effect.fnUntraced(function* (context: Context.Context<never>) {
   const registry = Context.get(context, Metric.MetricRegistry)
-  const families = Map.groupBy(registry, ([, { id }]) => id)
+  const families = Arr.groupBy(registry, ([, { id }]) => id)
   const texts: Array<string> = []
   let turn = 0
-  for (const series of families.values()) {
+  for (const series of Object.values(families)) {
     for (let from = 0; from < series.length; from += SERIES) {
       const some = series.slice(from, from + SERIES)
       const part = Context.add(context, Metric.MetricRegistry, new Map(some))

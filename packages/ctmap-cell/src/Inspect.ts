@@ -4,6 +4,7 @@
  * @since 0.1.0
  */
 import * as Graph from "./Graph.ts"
+import { grouped } from "./internal/grouped.ts"
 import * as Settings from "./Settings.ts"
 
 /**
@@ -161,7 +162,7 @@ const arrowsOf = ({ given, nodes }: Graph.Graph) => {
       return to === undefined ? [] : [{ from: id, to, service }]
     })
   )
-  return [...Map.groupBy(arrows, ({ from, to }) => `${from} ${to}`).values()].map((same) => ({
+  return [...grouped(arrows, ({ from, to }) => `${from} ${to}`).values()].map((same) => ({
     from: same[0]!.from,
     to: same[0]!.to,
     services: same.map(({ service }) => service)

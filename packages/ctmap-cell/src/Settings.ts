@@ -16,6 +16,7 @@ import * as Cell from "./Cell.ts"
 import type { Cells } from "./Graph.ts"
 import { SettingsError } from "./HiveError.ts"
 import { format, parse } from "./internal/durationText.ts"
+import { grouped } from "./internal/grouped.ts"
 import { decodeCell } from "./internal/settingDecode.ts"
 import { type Definition as DefinitionOf, definitionsOf, prefixOf } from "./internal/settingDefinitions.ts"
 import { gather } from "./internal/settingSources.ts"
@@ -188,7 +189,7 @@ export const definitions = (cells: Cells, prefix: string = prefixOf(cells.name))
  * @since 0.1.0
  */
 export const render = (effective: ReadonlyArray<Effective>): string =>
-  [...Map.groupBy(effective, ({ cell }) => cell)]
+  [...grouped(effective, ({ cell }) => cell)]
     .map(([cell, settings]) => {
       const rows = settings.map(({ name, value, where }) => [name, value ?? "unset", where] as const)
       const [names, values] = [widest(rows.map(([name]) => name)), widest(rows.map(([, value]) => value))]
@@ -203,7 +204,7 @@ export const render = (effective: ReadonlyArray<Effective>): string =>
  * @since 0.1.0
  */
 export const help = (cells: Cells, prefix?: string): string =>
-  [...Map.groupBy(definitions(cells, prefix), ({ cell }) => cell)]
+  [...grouped(definitions(cells, prefix), ({ cell }) => cell)]
     .map(([cell, settings]) => {
       const flags = settings.map(({ flag, shape }) => (shape === "boolean" ? flag : `${flag} ${shape.toUpperCase()}`))
       const lines = settings.map(({ description, fallback, variable }, i) => {

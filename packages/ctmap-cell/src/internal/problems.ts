@@ -1,6 +1,7 @@
 /** What is wrong with a graph, as sentences. */
 import type { Cells } from "../Graph.ts"
 import type { Problem } from "../HiveError.ts"
+import { grouped } from "./grouped.ts"
 import type { Linked, Links } from "./links.ts"
 import { isField, isKebab, kebab } from "./naming.ts"
 import { reserved } from "./reserved.ts"
@@ -17,7 +18,7 @@ export const findProblems = (cells: Cells, links: Links): ReadonlyArray<Problem>
 const quoted = (words: ReadonlyArray<string>): string => words.map((word) => `"${word}"`).join(", ")
 
 const repeated = <A>(items: ReadonlyArray<A>, nameOf: (item: A) => string): ReadonlyArray<[string, ReadonlyArray<A>]> =>
-  [...Map.groupBy(items, nameOf)].filter(([, same]) => same.length > 1)
+  [...grouped(items, nameOf)].filter(([, same]) => same.length > 1)
 
 const strangers = ({ strangers: names = [] }: Cells): ReadonlyArray<Problem> =>
   names.map((name) => ({
