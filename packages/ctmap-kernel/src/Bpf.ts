@@ -214,6 +214,8 @@ export interface Calls {
   readonly watch: (fd: number, ready: () => void) => (() => void) | number
   /** Bytes of a page, the unit of mapped memory. */
   readonly pageSize: () => number
+  /** Of the CPUs, as Node names it. Programs that read kernel memory by themselves rely on the order of loads of `x64`. */
+  readonly architecture: () => string
 
   /** Possible CPUs, the width of a per-CPU value. */
   readonly possibleCpus: () => number

@@ -68,6 +68,8 @@ export interface Options {
   readonly mounts?: ReadonlyArray<string>
   /** First fd number that -EMFILE is answered for. Default 1024. */
   readonly maxFds?: number
+  /** Of the CPUs, as Node names it. Default `x64`. */
+  readonly architecture?: string
   /** CLOCK_MONOTONIC in nanoseconds. Default 1000 s since boot. */
   readonly time?: bigint
   readonly features?: Features
@@ -181,6 +183,7 @@ export const make = (options: Options = {}): { readonly calls: Bpf.Calls; readon
   const possibleCpus = options.possibleCpus ?? 2
   const kernel = new MemoryKernel({
     possibleCpus,
+    architecture: options.architecture ?? "x64",
     onlineCpus: options.onlineCpus ?? Array.from({ length: possibleCpus }, (_, cpu) => cpu),
     seed: options.seed ?? 0,
     hash: options.hash,
@@ -272,6 +275,7 @@ const callsOf = (
       return typeof event === "number" ? event : event.watch(ready)
     },
     pageSize: () => PAGE_SIZE,
+    architecture: () => kernel.settings.architecture,
     possibleCpus: () => kernel.settings.possibleCpus,
     monotonic
   }

@@ -86,6 +86,8 @@ export type Totals = Record<keyof typeof verdict, number>
  */
 export interface Table {
   readonly fd: number
+  /** The kernel's number of the map. Where it is given, a program is bound to that map or not at all (`EBADF`). */
+  readonly id?: number
   /** 14 or 38. */
   readonly keySize: number
   /** 40 or 56. */

@@ -245,7 +245,7 @@ const acquire = Effect.fnUntraced(function* (kernel: Bpf.Calls, target: Target):
     kernel.close(fd)
     return yield* Effect.fail(Program.failure("map memory", -memory, ct))
   }
-  const loaded = yield* load(kernel, target, fd, isWalkable(info)).pipe(
+  const loaded = yield* load(kernel, target, fd, isWalkable(info) && kernel.architecture() === "x64").pipe(
     Effect.tapError(() => Effect.sync(() => kernel.unmapMemory(memory))),
     // The program holds it from here on.
     Effect.ensuring(Effect.sync(() => kernel.close(fd)))

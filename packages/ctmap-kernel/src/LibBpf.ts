@@ -361,6 +361,7 @@ const perfCalls = (close: Bpf.Calls["close"]) => {
         handle.close()
       }
     },
+    architecture: () => process.arch,
     pageSize: libc.func("int getpagesize()") as Bpf.Calls["pageSize"]
   } satisfies Partial<Bpf.Calls>
 }

@@ -167,6 +167,9 @@ export const layer: Layer.Layer<MapIterator, never, Bpf.Bpf> = Layer.effect(
         const shape = Layout.shapes.find(
           ({ keySize, valueSize }) => keySize === map.info.keySize && valueSize === map.info.valueSize
         )
+        // The proof that nothing is missed is one about loads in order.
+        if (bpf.architecture() !== "x64")
+          return Effect.fail(refusalOf(map, "programs that read maps by themselves, on x64"))
         const refusal = notAHash(map, "iterate") ?? (shape === undefined ? unknownSizes(map) : notPreallocated(map))
         if (shape === undefined || refusal !== undefined) return Effect.fail(refusal ?? unknownSizes(map))
         return Effect.flatMap(

@@ -91,6 +91,59 @@ describe("a walk that does not see what is in a map", () => {
   )
 })
 
+describe("a sweep on CPUs that may see writes in another order", () => {
+  const arm = BpfMemory.layerTest({ objects: { [object]: twin }, architecture: "arm64" })
+
+  it.effect("does not walk by itself: the kernel calls it back", () =>
+    Effect.gen(function* () {
+      const { ct: table } = yield* pair("ipv4")
+      const target = { ct: table.table, nat: undefined, family: "ipv4" } as const
+      assert.isFalse((yield* KernelSweep.make(target)).resumes)
+      const { reason } = yield* Effect.flip(KernelSweep.make({ ...target, mustResume: true }))
+      assert.strictEqual(reason._tag, "FeatureUnsupported")
+    }).pipe(Effect.scoped, Effect.provide(arm))
+  )
+})
+
+describe("a sweep that is loaded late", () => {
+  /** The map is closed, and its fd stands for another one, once the kernel is asked for the program. */
+  const replacedAt = (call: "mapCreate" | "loadObjectAsync") =>
+    Effect.gen(function* () {
+      const bpf = yield* Bpf.Bpf
+      const control = yield* BpfMemory.Control
+      const [meant, other] = [yield* pair("ipv4"), yield* pair("ipv4")]
+      other.ct.put(key("ipv4", ct()), ctValue(5))
+      const { fd } = meant.ct.table
+      const { id } = bpf.mapInfo(fd) as Bpf.MapInfo
+      let isDone = false
+      control.onCall((name) => {
+        if (name !== call || isDone) return
+        isDone = true
+        // What close(2), and an open that is given the number, come to.
+        bpf.close(fd)
+        assert.strictEqual(bpf.pin(other.ct.table.fd, "/sys/fs/bpf/other"), 0)
+        assert.strictEqual(bpf.openPin("/sys/fs/bpf/other"), fd)
+      }, "before")
+      const target = { ct: { ...meant.ct.table, id }, nat: undefined, family: "ipv4" } as const
+      const error = yield* Effect.flip(KernelSweep.make(target))
+      assert.isTrue(isDone)
+      assert.deepStrictEqual([error.operation, error.errno], ["load program", 9])
+      assert.lengthOf(other.ct.all(), 1)
+    }).pipe(Effect.scoped)
+
+  it.effect("is bound to the map that was meant or to none", () =>
+    replacedAt("mapCreate").pipe(Effect.provide(kernel()))
+  )
+
+  it.effect("is not bound to another one after the walk was refused", () =>
+    Effect.gen(function* () {
+      const control = yield* BpfMemory.Control
+      control.failNext("loadObjectAsync", 22)
+      yield* replacedAt("loadObjectAsync")
+    }).pipe(Effect.provide(kernel()))
+  )
+})
+
 /** A map on which a walk is tried is smaller, and nobody else's. */
 const isOfDatapath = (_: string, { table }: Readonly<Record<string, BpfMemory.MapView>>): boolean =>
   table !== undefined && table.properties.maxEntries > 512

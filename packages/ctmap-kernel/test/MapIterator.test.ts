@@ -257,6 +257,24 @@ describe("an iterator over a map", () => {
     )
   })
 
+  it.effect("is not used on CPUs that may see writes in another order: maps are read by batch", () =>
+    Effect.gen(function* () {
+      const bpf = yield* Bpf.Bpf
+      const map = yield* create()
+      assert.strictEqual(bpf.update(map.fd, new Uint8Array(KEY), new Uint8Array(VALUE), Bpf.ANY), 0)
+      assert.strictEqual((yield* Effect.flip(scan(map))).reason._tag, "FeatureUnsupported")
+      assert.deepInclude(yield* RowScan.forEach(map, () => Effect.void), { entries: 1, completed: true })
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(
+        Layer.provideMerge(
+          MapIterator.layer,
+          BpfMemory.layerTest({ objects: { [MapIterator.object]: MapIterator.twin }, architecture: "arm64" })
+        )
+      )
+    )
+  )
+
   /** The twin's program, and what is done to its work. */
   const wrong = (
     spoil: (control: Uint32Array, records: Uint8Array) => void

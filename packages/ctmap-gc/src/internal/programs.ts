@@ -139,6 +139,7 @@ const keyOf = ({ map }: CtPair.CtMap, nat: CtPair.NatMap | undefined): string =>
 /** A map as the programs take it. */
 export const tableOf = ({ fd, name, info }: BpfMap.BpfMap): CompareAndDelete.Table => ({
   fd,
+  id: info.id,
   name,
   keySize: info.keySize,
   valueSize: info.valueSize

@@ -5,6 +5,7 @@ import type * as Bpf from "../Bpf.ts"
 import { BpfError, fromErrno } from "../BpfError.ts"
 import type { Table } from "../CompareAndDelete.ts"
 import { objectFile } from "./objectFile.ts"
+import * as StillOpen from "./stillOpen.ts"
 import { acquireWork, releaseWork } from "./sharedWork.ts"
 import * as WorkList from "./workList.ts"
 
@@ -38,6 +39,8 @@ const PROGRAMS = [
 export const load = (kernel: Bpf.Calls, table: Table): Attempt => {
   const elf = objectFile(OBJECT)
   if (elf instanceof BpfError) return { program: undefined, refusal: elf }
+  const gone = StillOpen.check(kernel, table)
+  if (gone !== 0) return { program: undefined, refusal: failure("load program", gone, table) }
   const work = acquireWork(kernel, table)
   if (work instanceof BpfError) return { program: undefined, refusal: work }
   let refusal: BpfError | undefined

@@ -17,6 +17,7 @@ import { MemoryPerfEvent } from "./memoryPerf.ts"
 /** What can be set of a kernel. */
 export interface Settings {
   readonly possibleCpus: number
+  readonly architecture: string
   readonly onlineCpus: ReadonlyArray<number>
   readonly seed: number
   readonly hash: ((key: Uint8Array, seed: number) => number) | undefined

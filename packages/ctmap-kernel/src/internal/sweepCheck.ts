@@ -70,7 +70,8 @@ const tryOut = (
       }
       const put = kernel.updateBatch(fd, keys, values, Uint32Array.of(ENTRIES))
       if (put < 0) return yield* Effect.fail(Program.failure("update batch", -put, ct))
-      const own = { ct: { ...ct, fd }, nat: undefined, family }
+      const { name, keySize, valueSize } = ct
+      const own = { ct: { fd, name, keySize, valueSize }, nat: undefined, family }
       const loaded = yield* Effect.acquireRelease(
         Program.loadElsewhere(kernel, own, "walk", { records: recordsFd }, idle),
         (it) => Effect.sync(() => it.close())

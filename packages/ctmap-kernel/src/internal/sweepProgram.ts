@@ -8,6 +8,7 @@ import type * as Bpf from "../Bpf.ts"
 import { BpfError, fromErrno } from "../BpfError.ts"
 import type { Table } from "../CompareAndDelete.ts"
 import { objectFile } from "./objectFile.ts"
+import * as StillOpen from "./stillOpen.ts"
 import { CT_VALUE } from "./sweepLayout.ts"
 
 /** The object that the programs are in, by the name of its twin. Those that walk are in a file of their own. */
@@ -66,6 +67,10 @@ const ask = (
 ): Asked | BpfError => {
   const elf = objectFile(fileOf[program])
   if (elf instanceof BpfError) return elf
+  for (const table of nat === undefined ? [ct] : [ct, nat]) {
+    const gone = StillOpen.check(kernel, table)
+    if (gone !== 0) return failure("load program", gone, table)
+  }
   // A program names the map whether it will use it or not.
   const placeholder = nat === undefined ? noNat(kernel, family) : undefined
   if (placeholder !== undefined && placeholder < 0) return failure("map create", -placeholder, ct)
