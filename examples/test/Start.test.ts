@@ -36,8 +36,10 @@ describe("npm start", () => {
 
   it("goes on with --keep once it has checked itself, until it is stopped", async () => {
     const { child, output, ended } = start("--memory", "--for", "2", "--keep")
+    // Once: whoever presses ctrl-C twice does not want to wait.
+    let isKilled = false
     child.stdout.on("data", () => {
-      if (output.text.includes("The agent goes on until you stop it")) child.kill("SIGINT")
+      if (!isKilled && output.text.includes("The agent goes on until you stop it")) isKilled = child.kill("SIGINT")
     })
     assert.deepStrictEqual(await ended, [130, null], output.text)
     assert.include(output.text, "as expected: every live entry is there")

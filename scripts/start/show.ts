@@ -195,7 +195,7 @@ const line = ({ completed, dryRun, family, maps, serial }: GcPass.GcPass): strin
   const with_ = nat > 0 ? `, ${nat} NAT entries with them` : ""
   const longest = Math.max(0, ...maps.map(({ longestCallMillis }) => longestCallMillis)).toFixed(1)
   const end = completed && !dryRun ? "" : "  INCOMPLETE"
-  return `  pass ${String(serial).padStart(3)}  ${family}  ${what}${why}${with_}; longest call ${longest} ms${end}`
+  return `  pass ${String(serial).padStart(3)}  ${family}  ${what}${why}${with_}; longest call ${longest} ms by the clock${end}`
 }
 
 const summary = ({ ended, lost, told }: Seen, before: Counts, after: Counts): void => {

@@ -18,6 +18,7 @@ import * as Presence from "./cells/presence.ts"
 import * as Pressure from "./cells/pressure.ts"
 import * as Privileges from "./cells/privileges.ts"
 import * as Reload from "./cells/reload.ts"
+import * as Schedule from "./cells/schedule.ts"
 import * as Signals from "./cells/signals.ts"
 import * as Sources from "./cells/sources.ts"
 import * as Systemd from "./cells/systemd.ts"
@@ -44,6 +45,7 @@ export const hive = Hive.make("ctmap", {
     Pressure.cell,
     Metrics.cell,
     Api.cell,
+    Schedule.cell,
     // The last to start, and the first to stop.
     Systemd.cell
   ]

@@ -58,6 +58,33 @@ describe("status", () => {
     })
   )
 
+  it.effect(
+    "keeps the passes that were: a trial does not hide what was done, and the schedule's purges are among them",
+    () =>
+      Effect.gen(function* () {
+        const { client, twin } = yield* ready(makeKernel(), { flags: ["--orphan-purge-interval", "1m"] })
+        yield* client.collector.gc({ payload: { dryRun: true } })
+        yield* pass(twin, "70 seconds", "5 seconds")
+        const { ct, nat } = yield* client.collector.passes()
+        assert.deepStrictEqual(
+          ct.slice(0, 4).map(({ dryRun, family, trigger }) => [family, dryRun, trigger]),
+          [
+            ["ipv4", false, "initial"],
+            ["ipv6", false, "initial"],
+            ["ipv4", true, "request"],
+            ["ipv6", true, "request"]
+          ]
+        )
+        assert.deepStrictEqual(
+          nat.map(({ family, kind }) => [family, kind]),
+          [
+            ["ipv4", "orphans"],
+            ["ipv6", "orphans"]
+          ]
+        )
+      })
+  )
+
   it.effect("is 503 with the tree and the reason where something is degraded", () =>
     Effect.gen(function* () {
       const twin = makeKernel()
@@ -323,7 +350,10 @@ describe("orphans", () => {
       const passes = yield* client.collector.passes()
       assert.deepStrictEqual(
         passes.nat.map(({ dryRun, family }) => [family, dryRun]),
-        [["ipv4", false]]
+        [
+          ["ipv4", true],
+          ["ipv4", false]
+        ]
       )
     })
   )

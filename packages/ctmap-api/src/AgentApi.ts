@@ -136,7 +136,10 @@ const collector = HttpApiGroup.make("collector")
       .annotateMerge(about("Delete NAT entries without a connection", "Looks twice before it deletes."))
       .annotate(Changes, true),
     HttpApiEndpoint.get("passes", "/passes", { success: Status.Passes }).annotateMerge(
-      about("The last passes", "The last one over each pair, the latest last.")
+      about(
+        "The last passes",
+        "Up to 128 over CT maps and as many over NAT maps, the latest last: of the schedule and on request."
+      )
     ),
     HttpApiEndpoint.get("events", "/events", {
       query: Request.EventsQuery,

@@ -287,13 +287,16 @@ export const layer = <R = never>(
   )
 
 const run = Effect.fnUntraced(function* (look: MapPressure["Service"]["look"], interval: Duration.Duration = INTERVAL) {
+  let said: string | undefined
   for (let failures = 0; ;) {
     const error = yield* look.pipe(
       Effect.as(undefined),
       Effect.catchTag("PressureFailed", (failed) => Effect.succeed(failed))
     )
     failures = error === undefined ? 0 : failures + 1
-    if (error !== undefined) yield* Effect.logWarning(error.message)
+    // What stays wrong is said once: it is in the age of the samples, too.
+    if (error !== undefined && error.message !== said) yield* Effect.logWarning(error.message)
+    said = error?.message
     yield* Effect.sleep(delay(failures, interval))
   }
 })

@@ -11,6 +11,7 @@ import { type CtColumns, CtTime } from "ctmap-core"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Equal from "effect/Equal"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
@@ -152,9 +153,38 @@ const decodeRuntimeConfig = Schema.decodeUnknownEffect(Schema.fromJsonString(CtT
 export const layerOf = (source: CtTime.ClockSource): Layer.Layer<KernelClock, never, Bpf.Bpf> =>
   source.mode === "ktime" ? layerKtime : layerJiffies(source.hertz)
 
-/** The clock that is {@link configured}; else seconds, which is what the datapath counts unless told otherwise. @since 0.1.0 */
-export const layerDetected: Layer.Layer<KernelClock, never, Bpf.Bpf> = Layer.unwrap(
-  Effect.map(configured, (source) => layerOf(source ?? CtTime.ktime))
+/**
+ * The clock that is {@link configured}; else seconds, which is what the datapath counts unless told otherwise.
+ *
+ * **Details**
+ *
+ * The configuration is looked at with every reading: a program may have started before Cilium wrote it. One that goes
+ * leaves the clock as it is. `source` is that of the last reading.
+ *
+ * @since 0.1.0
+ */
+export const layerDetected: Layer.Layer<KernelClock, never, Bpf.Bpf> = Layer.effect(
+  KernelClock,
+  Effect.gen(function* () {
+    const services = yield* Effect.context<Bpf.Bpf>()
+    const clockOf = (source: CtTime.ClockSource) =>
+      Effect.scoped(Effect.map(Layer.build(layerOf(source)), (built) => Context.get(built, KernelClock)))
+    let current = yield* clockOf((yield* configured) ?? CtTime.ktime)
+    const now = Effect.gen(function* () {
+      const found = yield* configured
+      if (found !== undefined && !Equal.equals(found, current.source)) {
+        yield* Effect.logInfo(`the datapath's clock is ${found.mode} now, by Cilium's runtime configuration`)
+        current = yield* clockOf(found)
+      }
+      return yield* current.now
+    }).pipe(Effect.provideContext(services))
+    return KernelClock.of({
+      get source() {
+        return current.source
+      },
+      now
+    })
+  })
 )
 
 /** A clock that stands still: `--now T`, replayed tables, tests. @since 0.1.0 */

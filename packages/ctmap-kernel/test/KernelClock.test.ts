@@ -4,6 +4,7 @@ import { BpfMemory, KernelClock } from "ctmap-kernel"
 import { Recorded } from "ctmap-testing"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import { TestClock } from "effect/testing"
 
@@ -98,4 +99,34 @@ describe("reading the clock", () => {
       Effect.provide(BpfMemory.layer)
     )
   })
+})
+
+describe("a clock that is detected", () => {
+  it.effect("is what Cilium's runtime configuration names, once that is written, and stays so when it goes", () =>
+    Effect.gen(function* () {
+      let text: string | undefined
+      const kernel = BpfMemory.layerTest({ time: 5_000_000_000_000n })
+      const around = Layer.mergeAll(
+        kernel,
+        Layer.succeed(
+          KernelClock.ReadRuntimeConfig,
+          Effect.sync(() => text)
+        ),
+        Layer.succeed(KernelClock.ReadSchedstat, Effect.succeed("version 17\ntimestamp 4294937296\n"))
+      )
+      yield* Effect.gen(function* () {
+        const clock = yield* KernelClock.KernelClock
+        assert.strictEqual(yield* clock.now, 5000)
+        assert.deepStrictEqual(clock.source, CtTime.ktime)
+        text = "not written to the end"
+        assert.strictEqual(yield* clock.now, 5000)
+        text = '{ "ClockSource": 1, "KernelHz": 250 }'
+        assert.strictEqual(yield* clock.now, Math.floor(4_294_937_296 / 256))
+        assert.deepStrictEqual(clock.source, CtTime.jiffies(250))
+        text = undefined
+        assert.strictEqual(yield* clock.now, Math.floor(4_294_937_296 / 256))
+        assert.deepStrictEqual(clock.source, CtTime.jiffies(250))
+      }).pipe(Effect.provide(Layer.provideMerge(KernelClock.layerDetected, around)))
+    })
+  )
 })

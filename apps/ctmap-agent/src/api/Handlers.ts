@@ -5,7 +5,7 @@
  */
 import { AgentApi, Problem, type Status } from "ctmap-api"
 import { Health, Lifecycle } from "ctmap-cell"
-import { GcPass, GcRunner, type NatPass } from "ctmap-gc"
+import { GcPass, GcRunner } from "ctmap-gc"
 import { KernelClock } from "ctmap-kernel"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -17,6 +17,7 @@ import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { LogControl } from "../Logs.ts"
+import { NatPasses } from "../NatPasses.ts"
 import { Reload } from "../Reload.ts"
 import { version } from "../Version.ts"
 import * as Collecting from "./Collecting.ts"
@@ -127,17 +128,17 @@ const collector = HttpApiBuilder.group(AgentApi.AgentApi, "collector", (handlers
     const runner = yield* GcRunner.GcRunner
     const collecting = yield* ambient<GcRunner.GcRunner>()
     const events = yield* ambient<Watching.Needs>()
-    const purged = new Map<string, NatPass.NatPass>()
+    const natPasses = yield* NatPasses
     return handlers.handleAll({
       gc: ({ payload }) => Effect.provideContext(Collecting.gc(payload), collecting),
       purge: ({ payload }) => Effect.provideContext(Collecting.purge(payload), collecting),
       purgeOrphans: ({ payload }) =>
         Effect.tap(Effect.provideContext(Collecting.purgeOrphans(payload), collecting), ({ pairs }) =>
           Effect.sync(() => {
-            for (const { pair, pass } of pairs) if (pass !== undefined) purged.set(pair, pass)
+            for (const { pass } of pairs) if (pass !== undefined) natPasses.note(pass)
           })
         ),
-      passes: () => Effect.map(runner.lastPasses, (ct) => ({ ct, nat: [...purged.values()] })),
+      passes: () => Effect.all({ ct: runner.history, nat: natPasses.latest }),
       events: ({ query }) =>
         Effect.gen(function* () {
           yield* streams.events

@@ -19,6 +19,7 @@ import * as Routes from "../api/Routes.ts"
 import * as Streams from "../api/Streams.ts"
 import { Exposition } from "../Exposition.ts"
 import { LogControl } from "../Logs.ts"
+import { NatPasses } from "../NatPasses.ts"
 import { Reload } from "../Reload.ts"
 import { keys } from "./kernel.ts"
 
@@ -42,7 +43,8 @@ const config = Schema.Struct({
   ),
   apiToken: Schema.optionalKey(
     Schema.RedactedFromValue(Schema.NonEmptyString).annotate({
-      description: "what requests over TCP must send as a bearer token; with it, they may change things"
+      description:
+        "what requests over TCP must send as a bearer token; with it, they may change things. Not as a flag, which others on the host can see"
     })
   ),
   apiMaxEventStreams: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1024 }))
@@ -70,6 +72,7 @@ export const cell = Cell.make("api", {
     GcRunner.GcRunner,
     Collector.Collector,
     GcEvents.GcEvents,
+    NatPasses,
     MapPressure.MapPressure,
     Exposition,
     LogControl,

@@ -9,6 +9,7 @@ import { Bpf, KernelClock, MapIterator } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
+import * as NatPasses from "../NatPasses.ts"
 import * as PassHealth from "../PassHealth.ts"
 import * as PassLog from "../PassLog.ts"
 import { Reload } from "../Reload.ts"
@@ -109,7 +110,7 @@ export const cell = Cell.make("gc", {
     SignalFeed,
     Reload
   ],
-  provides: [GcRunner.GcRunner, Collector.Collector, GcEvents.GcEvents, GcConfig.GcConfig],
+  provides: [GcRunner.GcRunner, Collector.Collector, GcEvents.GcEvents, GcConfig.GcConfig, NatPasses.NatPasses],
   layer: (settings) => {
     const log = PassLog.make()
     const collector = Collector.layer.pipe(
@@ -121,18 +122,22 @@ export const cell = Cell.make("gc", {
       GcRunner.GcRunner,
       Effect.gen(function* () {
         const health = PassHealth.make()
+        const natPasses = yield* NatPasses.NatPasses
         const made = yield* GcRunner.make({
           signals: yield* SignalFeed,
-          purged: (ran, families) => Effect.sync(() => health.purged(ran, families))
+          purged: (ran, families) =>
+            Effect.sync(() => {
+              health.purged(ran, families)
+              NatPasses.passesOf(ran).forEach(natPasses.note)
+            })
         })
         yield* log.follow(made.lastPasses)
         yield* watchPasses(health, made, log.write)
         const { register } = yield* Reload
         yield* register("gc", changeable, (next) => made.reconfigure(next as GcConfig.Settings))
-        yield* made.enable
         return made
       })
     )
-    return Layer.provideMerge(runner, Layer.merge(collector, GcConfig.layer(settings)))
+    return Layer.provideMerge(runner, Layer.mergeAll(collector, GcConfig.layer(settings), NatPasses.layer))
   }
 })

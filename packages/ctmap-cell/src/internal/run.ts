@@ -80,7 +80,9 @@ export const run = (
     yield* Scope.addFinalizer(scope, endOf(running))
     yield* health.say([], { status: "ok", message: "" })
     yield* lifecycle.setReady(true)
-    yield* Effect.logDebug(`hive "${cells.name}" has started`, { cells: graph.order.length, millis })
+    yield* Effect.logDebug(`hive "${cells.name}" has started`).pipe(
+      Effect.annotateLogs({ cells: graph.order.length, millis })
+    )
     const exported = [...running.provided].map(([id, context]) => publicPart(graph, id, context))
     return Context.mergeAll(visible, ...exported)
   })
@@ -140,7 +142,7 @@ const startCell = (running: Running, id: string): Effect.Effect<void, StartError
     // The layer may have said something else by now.
     const said = (yield* health.health.tree).parts
     if (find(said, path)?.message === "starting") yield* health.say(path, { status: "ok", message: "" })
-    yield* Effect.logDebug("a cell has started", { cell: id, millis })
+    yield* Effect.logDebug("a cell has started").pipe(Effect.annotateLogs({ cell: id, millis }))
   })
 
 const find = (parts: ReadonlyArray<Parts>, [name, ...rest]: ReadonlyArray<string>): Parts | undefined => {
@@ -252,7 +254,9 @@ const stopCell = ({ graph, health, lifecycle, options }: Running, { cell, id }: 
       })
     )
     const stoppedAtMillis = yield* Clock.currentTimeMillis
-    if (why !== "") yield* Effect.logError("a cell did not stop cleanly", { cell: id, why })
+    if (why !== "") {
+      yield* Effect.logError(`a cell did not stop cleanly: ${why}`).pipe(Effect.annotateLogs({ cell: id }))
+    }
     yield* JobMetrics.stopped(id, millis)
     const path = pathOf(graph, id)
     if (!hasStarted) return yield* lifecycle.note(id, { stoppedAtMillis, stopMillis: millis })
