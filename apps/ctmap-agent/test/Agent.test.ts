@@ -4,6 +4,7 @@ import { Lifecycle } from "ctmap-cell"
 import { MapName } from "ctmap-core"
 import { GcPass, GcRunner } from "ctmap-gc"
 import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as References from "effect/References"
 import * as Schema from "effect/Schema"
@@ -106,8 +107,7 @@ describe("an agent", () => {
       yield* pass(twin, "10 seconds").pipe(
         Effect.andThen(Effect.flatMap(GcRunner.GcRunner, ({ lastPasses }) => lastPasses)),
         Effect.map((last) => assert.deepStrictEqual(logged.filter(Schema.is(GcPass.GcPass)), [...last])),
-        Effect.provide(agent(twin)),
-        Effect.provide(Logger.layer([hear])),
+        Effect.provide(Layer.provideMerge(agent(twin), Logger.layer([hear]))),
         Effect.provideService(References.MinimumLogLevel, "Debug")
       )
     })

@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Lifecycle } from "ctmap-cell"
 import { GcRunner } from "ctmap-gc"
 import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import * as Fiber from "effect/Fiber"
 import * as Logger from "effect/Logger"
 import * as Datapath from "./datapath.ts"
@@ -34,7 +35,14 @@ const living = <A, E, R>(twin: Twin, use: (goesOn: () => boolean) => Effect.Effe
     const end = yield* Effect.forkChild(Effect.exit(failure), { startImmediately: true })
     yield* use(() => end.pollUnsafe() === undefined)
     yield* Fiber.interrupt(end)
-  }).pipe(Effect.provide(agent(twin, () => often)), Effect.provide(quiet))
+  }).pipe(
+    Effect.provide(
+      Layer.provideMerge(
+        agent(twin, () => often),
+        quiet
+      )
+    )
+  )
 
 describe("when any one call to the kernel fails", () => {
   // Another errno can be another reason, so some calls fail in other ways, too.

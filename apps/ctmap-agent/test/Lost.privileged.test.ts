@@ -23,16 +23,14 @@ Privileged.suite(describe, "the agent as a process without", () => {
     await fill(root, held)
     const agent = launch({ root, args: often })
     await agent.until("collected", () => look(root, held).there === 0)
-    const missing = [
-      /not pinned any more: cilium_snat_v4_external/,
-      /only cilium_ct_any4_global|cilium_ct4_global: nothing is pinned/,
-      /waiting for tables/
-    ]
-    for (const [i, name] of tables.toReversed().entries()) {
+    const lose = (name: string, words: RegExp) => {
       unpin(root, name)
-      const words = [missing[0]!, /of its two conntrack maps only cilium_ct4_global is pinned/, missing[2]!][i]!
-      await agent.until(`aware that ${name} is gone`, () => words.test(agent.log()))
+      return agent.until(`aware that ${name} is gone`, () => words.test(agent.log()))
     }
+    const [tcp, any, nat] = tables
+    await lose(nat!, /not pinned any more: cilium_snat_v4_external/)
+    await lose(any!, /of its two conntrack maps only cilium_ct4_global is pinned/)
+    await lose(tcp!, /waiting for tables/)
     await fill(root, held)
     await agent.until("collected again", () => look(root, held).there === 0)
     assert.strictEqual(look(root, held).left, 0)

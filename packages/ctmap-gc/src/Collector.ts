@@ -134,7 +134,7 @@ export const layer: Layer.Layer<Collector, never, GcEngine.GcEngine | GcEvents> 
     const engine = yield* GcEngine.GcEngine
     const events = yield* GcEvents
     const scope = yield* Effect.scope
-    const context = yield* Effect.context<never>()
+    const context = yield* Effect.context()
     const ended = yield* Effect.acquireRelease(PubSub.sliding<GcPass.GcPass>(PassLog.HISTORY), PubSub.shutdown)
     const lines = new Map<string, Line>()
     const log = PassLog.make()

@@ -50,7 +50,7 @@ const strange = (what: (value: Uint8Array) => Uint8Array): BpfMemory.ObjectTwin 
   )
 
 describe("a walk that does not see what is in a map", () => {
-  const cases = [
+  const strangers = [
     { title: "lifetimes that are something else", what: (value: Uint8Array) => new Uint8Array(value.length) },
     {
       title: "values that begin elsewhere",
@@ -58,7 +58,7 @@ describe("a walk that does not see what is in a map", () => {
     },
     { title: "nothing that has expired", what: (value: Uint8Array) => new Uint8Array(value.length).fill(0xff) }
   ]
-  for (const { title, what } of cases)
+  for (const { title, what } of strangers)
     it.effect(`is never let near a table: ${title}`, () =>
       Effect.gen(function* () {
         const { ct: table } = yield* pair("ipv4")
