@@ -86,10 +86,23 @@ interface Answer<P> extends Omit<Collection.CtCollection, "pairs"> {
   readonly pairs: ReadonlyArray<Outcome<P>>
 }
 
-const ofCt = ({ counts, pass }: Collector.Collected): Told<GcPass.GcPass> => ({ ...counts, pass })
+/** What is to be told of passes of one kind. */
+interface Kind<A, P> {
+  /** Nothing of a pair that has no such map. */
+  readonly toldOf: (result: A) => Told<P> | undefined
+  /** Passes that broke off are among the runner's last ones; others say in their error how far they came. */
+  readonly isOnRecord: boolean
+}
 
-const ofNat = (pass: NatPass.NatPass | undefined): Told<NatPass.NatPass> | undefined =>
-  pass && { wanted: pass.wanted, deleted: NatPass.deleted(pass), pass }
+const ofCt: Kind<Collector.Collected, GcPass.GcPass> = {
+  toldOf: ({ counts, pass }) => ({ ...counts, pass }),
+  isOnRecord: true
+}
+
+const ofNat: Kind<NatPass.NatPass | undefined, NatPass.NatPass> = {
+  toldOf: (pass) => pass && { wanted: pass.wanted, deleted: NatPass.deleted(pass), pass },
+  isOnRecord: false
+}
 
 /** What passes that broke off had deleted by then, for all of their requests; by pair. */
 type BrokenOff = (pair: string) => number
@@ -97,7 +110,7 @@ type BrokenOff = (pair: string) => number
 /** One answer, or the gravest of what pairs were refused for. */
 const answered = <A, P extends GcPass.GcPass | NatPass.NatPass>(
   dryRun: boolean,
-  toldOf: (result: A) => Told<P> | undefined,
+  { isOnRecord, toldOf }: Kind<A, P>,
   run: Effect.Effect<GcRunner.Ran<A, PairError>, CtMapSources.OpenError>
 ): Effect.Effect<Answer<P>, CollectProblem, GcRunner.GcRunner> =>
   Effect.gen(function* () {
@@ -107,8 +120,7 @@ const answered = <A, P extends GcPass.GcPass | NatPass.NatPass>(
       run,
       ({ message }) => new Problem.KernelFailed({ detail: message, deleted: 0, pairs: [] })
     )
-    // Passes over NAT maps are not on this record: what they are refused for says how far they came.
-    const recorded = toldOf === (ofNat as unknown) ? [] : yield* lastPasses
+    const recorded = isOnRecord ? yield* lastPasses : []
     const broken = recorded.filter(({ completed, serial }) => !completed && !before.has(serial))
     const brokenOff: BrokenOff = (pair) =>
       broken
@@ -132,7 +144,7 @@ const answered = <A, P extends GcPass.GcPass | NatPass.NatPass>(
 
 const outcomeOf = <A, P>(
   { exit, pair, source }: GcRunner.Ran<A, PairError>["pairs"][number],
-  toldOf: (result: A) => Told<P> | undefined,
+  toldOf: Kind<A, P>["toldOf"],
   brokenOff: BrokenOff
 ): Outcome<P> => {
   const about = { pair, family: source.family, owner: Owner.describe(source.owner) }
