@@ -149,6 +149,21 @@ describe("entries", () => {
     })
   )
 
+  it.effect("of NAT are read as of the release that is set, for they do not tell themselves", () =>
+    Effect.gen(function* () {
+      const twin = makeKernel()
+      const { client } = yield* ready(twin, { flags: ["--release", "1.20"] })
+      const nat = twin.control.map(MapName.pinPath(ROOT, MapName.nat("ipv4")))!
+      const gre = new Uint8Array(14)
+      gre[12] = 47
+      assert.strictEqual(nat.update(gre, new Uint8Array(nat.properties.valueSize)), 0)
+      const query = { nat: true, family: "ipv4", where: "proto 47" } as const
+      const [line] = yield* Stream.runCollect(yield* client.maps.entries({ query }))
+      // 1.17 has no name for it.
+      assert.deepInclude(line, { protocol: "GRE", protocolNumber: 47 })
+    })
+  )
+
   it.effect("are those of a filter, a map and a limit", () =>
     Effect.gen(function* () {
       const { client } = yield* ready()

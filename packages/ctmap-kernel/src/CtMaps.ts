@@ -78,6 +78,8 @@ export class CtMaps extends Context.Service<
     readonly spec: (which: Which) => MapSpec.MapSpec
     /** The path of a map's pin. */
     readonly path: (which: Which) => string
+    /** The release that tables are read as whose entries do not tell; NAT entries never do. */
+    readonly assumedRelease: Release.Release
   }
 >()("ctmap-kernel/CtMaps") {}
 
@@ -98,6 +100,7 @@ export const make: (options: Options) => Effect.Effect<CtMaps["Service"], never,
     const withBpf = Effect.provideService(Bpf.Bpf, bpf)
 
     const prefix = yield* Pins.ClusterPrefix
+    const { assumedRelease = "1.17" } = options
     const path = (which: Which): string => MapName.pinPath(root, nameOf(which, prefix))
     const spec = (which: Which): MapSpec.MapSpec => MapSpec.ct(kindOf(which), options)
 
@@ -105,7 +108,7 @@ export const make: (options: Options) => Effect.Effect<CtMaps["Service"], never,
       which: Which<F, T, O>,
       map: BpfMap.BpfMap
     ): Effect.Effect<CtPair.CtMap<F, T, O>, BpfError> =>
-      Effect.map(verdict(map, which.family, options.assumedRelease ?? "1.17").pipe(withBpf), (layout) => ({
+      Effect.map(verdict(map, which.family, assumedRelease).pipe(withBpf), (layout) => ({
         _tag: "CtMap" as const,
         ...pick(which),
         layout,
@@ -142,7 +145,8 @@ export const make: (options: Options) => Effect.Effect<CtMaps["Service"], never,
           (found) => found.every((there) => there)
         ),
       spec,
-      path
+      path,
+      assumedRelease
     })
   }
 )

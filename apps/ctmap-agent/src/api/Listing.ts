@@ -172,7 +172,7 @@ const sourceOf = (
   opened: AnyMap,
   filter: Filter.Filter | undefined,
   clock: Reading | undefined
-): Effect.Effect<Source, Problem.InvalidRequest | Problem.LayoutUnknown> =>
+): Effect.Effect<Source, Problem.InvalidRequest | Problem.LayoutUnknown, CtMaps.CtMaps> =>
   Effect.gen(function* () {
     const { family, map } = opened
     const time = clock === undefined ? {} : { now: clock.now, secondsPerUnit: CtTime.secondsPerUnit(clock.source) }
@@ -200,7 +200,7 @@ const sourceOf = (
       }
     }
     if (opened.mismatch !== undefined) return yield* unknown(opened.mismatch)
-    const release = "1.17"
+    const { assumedRelease: release } = yield* CtMaps.CtMaps
     const columns = new NatColumns.NatColumns({ family, release })
     const wants = filter && (yield* compiled(FilterPredicate.compileNat(filter, { family, release, ...time })))
     return {
