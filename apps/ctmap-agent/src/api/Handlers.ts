@@ -48,10 +48,10 @@ const complaints = (node: Health.Node, above = ""): ReadonlyArray<string> => {
   ]
 }
 
-const clock = ({ now, source }: KernelClock.KernelClock["Service"]): Effect.Effect<Status.Status["clock"]> =>
-  Effect.match(now, {
-    onSuccess: (value) => ({ source, now: value }),
-    onFailure: ({ message }) => ({ source, why: message })
+const clock = (of: KernelClock.KernelClock["Service"]): Effect.Effect<Status.Status["clock"]> =>
+  Effect.match(of.now, {
+    onSuccess: (now) => ({ source: of.source, now }),
+    onFailure: ({ message }) => ({ source: of.source, why: message })
   })
 
 /** What handlers need, taken when they are made; but not the scope, for each request has its own. */

@@ -40,6 +40,7 @@ import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { invalid } from "./Edge.ts"
+import { type Reading, reading } from "./Reading.ts"
 
 type Columns = CtColumns.CtColumns | NatColumns.NatColumns
 
@@ -68,7 +69,7 @@ export const open = (
   query: Request.EntriesQuery
 ): Effect.Effect<Stream.Stream<Uint8Array>, ListProblem, Kernel | Scope.Scope> =>
   Effect.gen(function* () {
-    const clock = yield* reading
+    const clock = yield* Effect.flatMap(KernelClock.KernelClock, reading)
     const filter = query.where === undefined ? undefined : Result.getOrThrow(FilterParser.parse(query.where))
     const maps = yield* openMaps(query)
     const sources = yield* Effect.forEach(maps, (map) => sourceOf(map, filter, clock))
@@ -98,17 +99,6 @@ const encoder = new TextEncoder()
 
 const failure = (detail: string, entries: number): Uint8Array =>
   encoder.encode(`${JSON.stringify({ type: "error", detail, entries } satisfies AgentStream.ListingFailed)}\n`)
-
-interface Reading {
-  readonly source: CtTime.ClockSource
-  readonly now: number
-}
-
-/** Without a clock entries are listed all the same, without times that are relative to now. */
-const reading: Effect.Effect<Reading | undefined, never, KernelClock.KernelClock> = Effect.flatMap(
-  KernelClock.KernelClock,
-  ({ now, source }) => Effect.match(now, { onSuccess: (value) => ({ source, now: value }), onFailure: () => undefined })
-)
 
 type AnyMap = CtPair.CtMap | CtPair.NatMap
 

@@ -133,14 +133,16 @@ const clockProblems = (
   { release }: Readable
 ) =>
   Effect.gen(function* () {
-    const { now, source } = yield* KernelClock.KernelClock
-    const read = yield* Effect.result(now)
+    const clock = yield* KernelClock.KernelClock
+    const read = yield* Effect.result(clock.now)
     if (Result.isFailure(read)) return [`its clock cannot be read: ${read.failure.message}`]
     const { count, rows } = yield* Scan.first(map, SAMPLE)
     if (count === 0) return []
     const columns = new CtColumns.CtColumns({ family: kind.family, release }).bind(rows)
-    const plausible = KernelClock.checkPlausible({ source, now: read.success }, columns, map.name)
-    return Result.isSuccess(plausible) ? [] : [`times do not fit the ${source.mode} clock: set clock to the other one`]
+    const plausible = KernelClock.checkPlausible({ source: clock.source, now: read.success }, columns, map.name)
+    return Result.isSuccess(plausible)
+      ? []
+      : [`times do not fit the ${clock.source.mode} clock: set clock to the other one`]
   })
 
 const typeNames: ReadonlyMap<number, string> = new Map(

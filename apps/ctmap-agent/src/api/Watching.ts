@@ -18,6 +18,7 @@ import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { invalid } from "./Edge.ts"
+import { reading } from "./Reading.ts"
 
 /** A comment keeps the connection, and those on the way, from thinking that it is dead. */
 const HEARTBEAT = Duration.seconds(15)
@@ -44,7 +45,7 @@ export const open = ({
   Effect.gen(function* () {
     const { observe4, observe6 } = yield* GcEvents.GcEvents
     const { passes } = yield* Collector.Collector
-    const { now, source } = yield* KernelClock.KernelClock
+    const time = yield* KernelClock.KernelClock
     const filter = where === undefined ? undefined : Result.getOrThrow(FilterParser.parse(where))
     const unsupported = filter === undefined ? undefined : unsupportedBy(filter)
     if (unsupported !== undefined)
@@ -69,12 +70,7 @@ export const open = ({
       Stream.flatMap(events, (event) =>
         event._tag === "Lost"
           ? Stream.succeed(lostEvent({ entries: event.entries, passes: 0 }))
-          : Stream.unwrap(
-              Effect.map(
-                Effect.match(now, { onSuccess: (value) => ({ source, now: value }), onFailure: () => undefined }),
-                (clock) => batchEvents(event, { clock, filter, reasons })
-              )
-            )
+          : Stream.unwrap(Effect.map(reading(time), (clock) => batchEvents(event, { clock, filter, reasons })))
       )
     )
     const passEvents = Stream.fromQueue(ended).pipe(
