@@ -120,9 +120,11 @@ Privileged.suite(describe, "restoring what comes through a pipe, into a table of
       // It is not read to its end.
       child.stdin.on("error", () => undefined)
       child.stdin.write(lines(3000, 100))
-      // The file that is gone from its directory already.
+      // The file has lost its name already, and the directory it was made in is gone: one follows the other.
       await vi.waitUntil(
-        () => openFiles(child.pid!).some((path) => path.startsWith(`${spool}/`) && path.endsWith(" (deleted)")),
+        () =>
+          openFiles(child.pid!).some((path) => path.startsWith(`${spool}/`) && path.endsWith(" (deleted)")) &&
+          readdirSync(spool).length === 0,
         {
           timeout: 10_000,
           interval: 5
