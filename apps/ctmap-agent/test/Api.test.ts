@@ -336,6 +336,14 @@ describe("a purge", () => {
       assert.match(error.message, /nothing was deleted/)
       assert.strictEqual(error._tag === "GuardStopped" ? error.deleted : -1, 0)
       assert.strictEqual(count(twin), before)
+      // In words of the API: nobody who asks here has flags.
+      const whys = error._tag === "GuardStopped" ? error.pairs.map(({ why }) => why ?? "") : []
+      for (const text of [error.message, ...whys.filter((why) => why !== "")]) {
+        assert.match(text, /in a dry run \("dryRun": true\), then allow more with the agent's setting max-delete-ratio/)
+      }
+      const { ct } = yield* client.collector.passes()
+      const recorded = ct.findLast(({ completed }) => !completed)?.why ?? ""
+      assert.match(recorded, /in a dry run, then allow more with the setting max-delete-ratio/)
     })
   )
 

@@ -189,7 +189,9 @@ export const warnOfClock = (
         ({ columns, map }) =>
           Effect.flatMap(Scan.first(map, 256), ({ rows }) => {
             const checked = KernelClock.checkPlausible(clock, columns.bind(rows), map.name)
-            return Result.isFailure(checked) ? Output.note(`ctmap: warning: ${checked.failure.message}`) : Effect.void
+            return Result.isFailure(checked)
+              ? Output.note(`ctmap: warning: ${checked.failure.sentenceFor("command")}`)
+              : Effect.void
           }),
         { discard: true }
       )

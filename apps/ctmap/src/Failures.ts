@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+import * as Remedy from "ctmap-kernel/Remedy"
 import * as Effect from "effect/Effect"
 import { codeOf, exit } from "./Failure.ts"
 import * as Output from "./Output.ts"
@@ -40,4 +41,4 @@ export const collect = <T, A, E, R>(
     )
   })
 
-const sentence = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+const sentence = (error: unknown): string => Remedy.sentence(error, "command")

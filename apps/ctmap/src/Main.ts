@@ -4,6 +4,7 @@
  * @since 0.1.0
  */
 import { readFileSync } from "node:fs"
+import { sentence } from "ctmap-kernel/Remedy"
 import * as Cause from "effect/Cause"
 import * as CliConfig from "effect/cli/CliConfig"
 import * as CliError from "effect/cli/CliError"
@@ -95,10 +96,8 @@ const ended = (cause: Cause.Cause<unknown>, output: Output["Service"]): Effect.E
   const code = codeOf(error)
   return code === exit.done
     ? Effect.succeed(code)
-    : Effect.as(output.note(`ctmap: ${messageOf(error)}${details(cause)}`), code)
+    : Effect.as(output.note(`ctmap: ${sentence(error, "command")}${details(cause)}`), code)
 }
 
 /** Where it failed: for who looks for a mistake of ours, with CTMAP_DEBUG=1. */
 const details = (cause: Cause.Cause<unknown>): string => (process.env["CTMAP_DEBUG"] ? `\n${Cause.pretty(cause)}` : "")
-
-const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

@@ -6,6 +6,7 @@
  *
  * @since 0.1.0
  */
+import type { Remedy } from "ctmap-kernel"
 import * as Schema from "effect/Schema"
 
 /**
@@ -50,15 +51,37 @@ export class GuardStopped extends Schema.TaggedError<GuardStopped>()("GuardStopp
   limit: Schema.Literals(["max-delete-ratio", "max-deletions"])
 }) {
   override get message(): string {
+    return this.sentenceFor("settings")
+  }
+
+  /** The same facts, and what this reader can do. */
+  sentenceFor(reader: Remedy.Reader): string {
     const share = this.entries === 0 ? 0 : Math.round((this.wanted / this.entries) * 1000) / 10
     const what =
       this.limit === "max-delete-ratio"
         ? `${this.wanted} of its ${this.entries} entries (${share} %) would go, where at most ${this.allowed} may`
         : `it reached the limit of ${this.allowed} deletions`
     const done = this.deleted === 0 ? "nothing was deleted" : `${this.deleted} were deleted before, no more since`
-    const option = this.limit === "max-delete-ratio" ? "--max-delete-ratio" : "--max-deletions"
-    return `the guard stopped the pass over map ${this.map}: ${what}; ${done}. Look at them with --dry-run, then allow more with ${option} if they are meant`
+    const { look, more } = remedies[reader]
+    return `the guard stopped the pass over map ${this.map}: ${what}; ${done}. Look at them ${look}, then allow more with ${more(this.limit)} if they are meant`
   }
+}
+
+/** How a reader can look at what a pass would delete, and what lets more go. */
+interface Way {
+  readonly look: string
+  readonly more: (limit: GuardStopped["limit"]) => string
+}
+
+/**
+ * By who reads of it.
+ *
+ * @since 0.1.0
+ */
+export const remedies: Readonly<Record<Remedy.Reader, Way>> = {
+  command: { look: "with --dry-run", more: (limit) => `--${limit}` },
+  request: { look: 'in a dry run ("dryRun": true)', more: (limit) => `the agent's setting ${limit}` },
+  settings: { look: "in a dry run", more: (limit) => `the setting ${limit}` }
 }
 
 /**

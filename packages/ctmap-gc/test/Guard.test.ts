@@ -32,9 +32,21 @@ describe("Guard", () => {
   it("says what would have gone, what may, what did, and what to do", () => {
     const stopped = Guard.check(Guard.defaults, { ...about, wanted: 7500 })
     expect(stopped?.message).toBe(
-      "the guard stopped the pass over map cilium_ct4_global: 7500 of its 10000 entries (75 %) would go, where at most 5000 may; nothing was deleted. Look at them with --dry-run, then allow more with --max-delete-ratio if they are meant"
+      "the guard stopped the pass over map cilium_ct4_global: 7500 of its 10000 entries (75 %) would go, where at most 5000 may; nothing was deleted. Look at them in a dry run, then allow more with the setting max-delete-ratio if they are meant"
     )
     const limited = Guard.check({ ...Guard.defaults, maxDeletions: 3 }, { ...about, wanted: 4, deleted: 3 })
     expect(limited?.message).toContain("it reached the limit of 3 deletions; 3 were deleted before, no more since")
+  })
+
+  it("names to each reader what that one has: flags, fields of the request, settings", () => {
+    const stopped = Guard.check(Guard.defaults, { ...about, wanted: 7500 })!
+    const facts = stopped.message.slice(0, stopped.message.indexOf(" Look"))
+    for (const [reader, advice] of [
+      ["command", "with --dry-run, then allow more with --max-delete-ratio if"],
+      ["request", 'in a dry run ("dryRun": true), then allow more with the agent\'s setting max-delete-ratio if'],
+      ["settings", "in a dry run, then allow more with the setting max-delete-ratio if"]
+    ] as const) {
+      expect(stopped.sentenceFor(reader)).toBe(`${facts} Look at them ${advice} they are meant`)
+    }
   })
 })

@@ -16,6 +16,7 @@ import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Bpf from "./Bpf.ts"
+import type { Reader } from "./Remedy.ts"
 
 /**
  * Times of a table and of a clock do not fit together.
@@ -33,14 +34,27 @@ export class ImplausibleClock extends Schema.TaggedError<ImplausibleClock>()("Im
   maxLifetimeSeconds: Schema.Number
 }) {
   override get message(): string {
+    return this.sentenceFor("settings")
+  }
+
+  /** The same facts, and what this reader can do. */
+  sentenceFor(reader: Reader): string {
     const clock = this.source.mode === "ktime" ? "ktime" : `jiffies at ${this.source.hertz} Hz`
     const ahead = CtTime.remaining(this.source, this.latest, this.now)
     return (
       `the times of map ${this.map} do not fit the ${clock} clock: now is ${this.now}, and the last entry expires at ${this.latest}, ` +
       `${Math.abs(ahead)} s ${ahead < 0 ? "ago" : "ahead"} where at most ${this.maxLifetimeSeconds} s are plausible; nothing was touched. ` +
-      `The datapath probably counts with the other clock: choose it with --clock, or override the time with --now`
+      `The datapath probably counts with the other clock: ${remedies[reader]}`
     )
   }
+}
+
+const unused = "a table that nobody has used for so long can be collected by ctmap gc --now TIME"
+
+const remedies: Readonly<Record<Reader, string>> = {
+  command: "choose it with --clock, or override the time with --now",
+  request: `have the agent started with the other one, its setting clock; ${unused}`,
+  settings: `choose it with the setting clock; ${unused}`
 }
 
 /**

@@ -29,7 +29,9 @@ describe("whether a table fits a clock", () => {
     assert.isAbove(error.latest, 16_000_000)
     assert.include(error.message, "map cilium_ct4_global do not fit the ktime clock: now is 5479")
     assert.include(error.message, "nothing was touched")
-    assert.include(error.message, "--clock")
+    assert.include(error.message, "choose it with the setting clock")
+    assert.include(error.sentenceFor("request"), "have the agent started with the other one, its setting clock")
+    assert.include(error.sentenceFor("command"), "choose it with --clock, or override the time with --now")
   })
 
   it("a table of seconds under a clock of jiffies, where everything alive looks expired, is refused", () => {

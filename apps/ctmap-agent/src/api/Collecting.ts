@@ -6,7 +6,7 @@
 import { type Collection, Problem, type Request } from "ctmap-api"
 import { type CtTime, type Family, Filter, FilterParser } from "ctmap-core"
 import { type Collector, type CtMapSources, GcPass, GcRunner, type Guard, NatPass } from "ctmap-gc"
-import { type BpfError, type CtPair, type Dump, type KernelClock, Owner, type Scan } from "ctmap-kernel"
+import { type BpfError, type CtPair, type Dump, type KernelClock, Owner, Remedy, type Scan } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
@@ -160,11 +160,14 @@ const outcomeOf = <A, P>(
   if (isAbsent(error)) return { ...none, outcome: "absent", why: error.message }
   const outcome = isRefusal(error) ? "stopped" : "failed"
   if (error._tag === "GuardStopped") {
-    return { ...about, outcome, why: error.message, wanted: error.wanted, deleted: error.deleted }
+    return { ...about, outcome, why: sentence(error), wanted: error.wanted, deleted: error.deleted }
   }
   const deleted = brokenOff(pair)
-  return { ...about, outcome, why: error.message, wanted: deleted, deleted }
+  return { ...about, outcome, why: sentence(error), wanted: deleted, deleted }
 }
+
+/** To whoever asked. */
+const sentence = (error: PairError): string => Remedy.sentence(error, "request")
 
 interface Done {
   readonly deleted: number
@@ -190,7 +193,8 @@ const gravity = ({ _tag }: Pick<PairError, "_tag">): number => order.indexOf(_ta
 
 const problemOf = (error: PairError, done: Done): CollectProblem => {
   const elsewhere = done.deleted - ("deleted" in error ? error.deleted : 0)
-  const detail = elsewhere > 0 ? `${error.message} (${elsewhere} entries of other tables were deleted)` : error.message
+  const said = sentence(error)
+  const detail = elsewhere > 0 ? `${said} (${elsewhere} entries of other tables were deleted)` : said
   switch (error._tag) {
     case "FilterUnsupported":
       return invalid([{ path: ["payload", "where"], message: error.message }])

@@ -88,7 +88,7 @@ export const purgeOrphans = (agent: Agent, options: PurgeOrphansOptions) =>
       yield* Refuse.refuse({ ...Refuse.maps(options), ...Refuse.owners(options) }, "which purges all of its NAT maps")
       const answer = client.purgeOrphans({ ...familiesOf(options), dryRun })
       const passes = yield* reported(answer, (pairs) => PassReport.printNat(output, passesOf(pairs)))
-      if (dryRun) yield* Effect.flatMap(limitsOf(client), (limits) => PassReport.warn(limits, passes))
+      if (dryRun) yield* Effect.flatMap(limitsOf(client), (limits) => PassReport.warn(limits, passes, "request"))
     })
   )
 
@@ -151,7 +151,8 @@ const warn = (client: Connection.Client, passes: ReadonlyArray<GcPass>, but: Par
   Effect.flatMap(limitsOf(client), (limits) =>
     PassReport.warn(
       { ...limits, ...but },
-      passes.flatMap(({ maps }) => maps)
+      passes.flatMap(({ maps }) => maps),
+      "request"
     )
   )
 

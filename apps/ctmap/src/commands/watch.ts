@@ -10,6 +10,7 @@ import * as GcEvents from "ctmap-gc/GcEvents"
 import * as GcReason from "ctmap-gc/GcReason"
 import { KernelClock } from "ctmap-kernel/KernelClock"
 import * as MapIterator from "ctmap-kernel/MapIterator"
+import { sentence } from "ctmap-kernel/Remedy"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Clock from "../Clock.ts"
@@ -92,7 +93,7 @@ export const watch = (root: string, options: WatchOptions) =>
 const isOfTheTables = (error: { readonly _tag: string }): boolean =>
   error._tag !== "BrokenPipe" && error._tag !== "FileFailed"
 
-const remark = (error: Error) => Output.note(`ctmap: ${error.message}; looking again`)
+const remark = (error: Error) => Output.note(`ctmap: ${sentence(error, "command")}; looking again`)
 
 const tell = (event: GcEvents.Deleted, since: number, clock: Clock.Reading, output: WatchOptions["output"]) => {
   const columns = GcEvents.columns(event)

@@ -6,6 +6,7 @@
 import type { GcPass, MapPass } from "ctmap-gc/GcPass"
 import * as Guard from "ctmap-gc/Guard"
 import * as NatPass from "ctmap-gc/NatPass"
+import type { Reader } from "ctmap-kernel/Remedy"
 import * as Effect from "effect/Effect"
 import * as Output from "../Output.ts"
 import * as Report from "./Report.ts"
@@ -18,23 +19,24 @@ export const print = (as: Report.Format, passes: ReadonlyArray<GcPass>) =>
     ctFields(passes.some(({ dryRun }) => dryRun))
   )
 
-/** Says where a guard would have stopped passes that only looked. @since 0.1.0 */
+/** Says where a guard would have stopped passes that only looked, and what lets more go: by default a flag. @since 0.1.0 */
 export const warn = (
   limits: Guard.Limits,
-  maps: ReadonlyArray<{ readonly map: string; readonly seen: number; readonly wanted: number }>
+  maps: ReadonlyArray<{ readonly map: string; readonly seen: number; readonly wanted: number }>,
+  reader: Reader = "command"
 ) =>
   Effect.forEach(
     maps,
     ({ map, seen, wanted }) => {
       const stopped = Guard.check(limits, { map, entries: seen, wanted, deleted: 0 })
-      return stopped === undefined ? Effect.void : Output.note(warning(stopped))
+      return stopped === undefined ? Effect.void : Output.note(warning(stopped, reader))
     },
     { discard: true }
   )
 
-const warning = ({ allowed, entries, limit, map, wanted }: Guard.GuardStopped): string =>
+const warning = ({ allowed, entries, limit, map, wanted }: Guard.GuardStopped, reader: Reader): string =>
   `ctmap: the guard would stop this at ${map}: ${wanted.toLocaleString("en")} of its ${entries.toLocaleString("en")} ` +
-  `entries would go, where at most ${allowed.toLocaleString("en")} may: more with --${limit}`
+  `entries would go, where at most ${allowed.toLocaleString("en")} may: more with ${Guard.remedies[reader].more(limit)}`
 
 /** Prints a row for each NAT map of some passes. @since 0.1.0 */
 export const printNat = (as: Report.Format, passes: ReadonlyArray<NatPass.NatPass>) =>
