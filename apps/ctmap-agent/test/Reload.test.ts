@@ -3,7 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { GcRunner } from "ctmap-gc"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type { LogControl } from "../src/Logs.ts"
+import * as Logger from "effect/Logger"
+import { LogControl } from "../src/Logs.ts"
 import { Reload } from "../src/Reload.ts"
 import { agent, given, makeKernel } from "./stage.ts"
 import * as Layer from "effect/Layer"
@@ -20,7 +21,7 @@ const reloading = (
     return use((next) => void (flags = next)).pipe(
       Effect.provide(
         Layer.provideMerge(
-          agent(makeKernel(), () => flags),
+          agent(makeKernel(), () => flags, undefined, around),
           around
         )
       )
@@ -44,6 +45,32 @@ describe("a reload", () => {
       })
     )
   )
+
+  it.effect("sets the level of the log where the setting is another; else the level that was asked for stays", () => {
+    const lines: Array<string> = []
+    const hear = Logger.make<unknown, void>(({ message }) => void lines.push(String(message)))
+    const told = () => lines.splice(0).filter((line) => line.includes("by request"))
+    return reloading((set) =>
+      Effect.gen(function* () {
+        const { level, setLevel } = yield* LogControl
+        const { reload } = yield* Reload
+        // As the API does: somebody looks closely, and something else is reloaded meanwhile.
+        yield* setLevel("debug")
+        set(["--conntrack-gc-interval", "30s"])
+        yield* reload
+        assert.strictEqual(yield* level, "debug")
+        assert.deepStrictEqual(told(), [
+          "log lines of level debug and above are still written, by request; the setting log-level is info"
+        ])
+        // Whoever changes the setting means it, and it was read again: what was asked for before is over.
+        set(["--conntrack-gc-interval", "30s", "--log-level", "warn"])
+        yield* reload
+        assert.strictEqual(yield* level, "warn")
+        yield* reload
+        assert.deepStrictEqual(told(), [])
+      })
+    ).pipe(Effect.provide(Logger.layer([hear])))
+  })
 
   it.effect("changes when the collector collects, at once", () =>
     reloading((set) =>

@@ -31,10 +31,11 @@ export const inMemory = (
   }: { readonly flags?: ReadonlyArray<string>; readonly policy?: Access.Policy } = {}
 ) =>
   Effect.gen(function* () {
+    const around = given(() => flags)
     const handlers = Handlers.layer.pipe(
       Layer.provideMerge(Layer.mergeAll(Access.layer(policy), Edge.layerBoundary, Streams.layer(2))),
-      Layer.provideMerge(agent(twin, () => flags)),
-      Layer.provideMerge(given(() => flags)),
+      Layer.provideMerge(agent(twin, () => flags, undefined, around)),
+      Layer.provideMerge(around),
       Layer.provideMerge(HttpServer.layerServices)
     )
     const context = yield* Layer.build(handlers)

@@ -47,11 +47,12 @@ export const given = (flags: () => ReadonlyArray<string> = () => []) => {
   )
 }
 
-/** The agent over a twin, with other cells where a test has them replaced. */
+/** The agent over a twin, with other cells where a test has them replaced, and what the program gives to it. */
 export const agent = (
   twin: Twin,
   flags: () => ReadonlyArray<string> = () => [],
-  change: (whole: typeof hive) => typeof hive = (whole) => whole
+  change: (whole: typeof hive) => typeof hive = (whole) => whole,
+  around: ReturnType<typeof given> = given(flags)
 ) =>
   Layer.unwrap(
     Effect.map(Settings.load(hive, sources(flags)), (settings) =>
@@ -69,7 +70,7 @@ export const agent = (
         { settings }
       )
     )
-  ).pipe(Layer.provide(given(flags)))
+  ).pipe(Layer.provide(around))
 
 /** Lets time pass for schedules and for tables alike, in steps. */
 export const pass = (twin: Twin, input: Duration.Input, step: Duration.Input = "1 second") =>

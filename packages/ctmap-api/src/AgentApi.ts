@@ -170,7 +170,12 @@ const settings = HttpApiGroup.make("settings")
       about("Which log lines are written", "The least severe level.")
     ),
     HttpApiEndpoint.put("setLogLevel", "/log-level", { payload: Status.LogLevel, success: Status.LogLevel })
-      .annotateMerge(about("Write other log lines", "Until the agent stops or its settings are read again."))
+      .annotateMerge(
+        about(
+          "Write other log lines",
+          "Until the agent stops, or a reload brings another log-level. One that brings the same leaves it, and says so in the log."
+        )
+      )
       .annotate(Changes, true)
   )
   .annotateMerge(OpenApi.annotations({ description: "Settings and the log." }))

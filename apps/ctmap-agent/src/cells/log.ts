@@ -31,10 +31,23 @@ export const cell = Cell.make("log", {
   layer: ({ logLevel }) =>
     Layer.effectDiscard(
       Effect.gen(function* () {
-        const { setLevel } = yield* Logs.LogControl
-        const { register } = yield* Reload
-        yield* setLevel(logLevel)
-        yield* register("log", ["log-level"], (next) => setLevel((next as Config).logLevel))
+        const { level, setLevel } = yield* Logs.LogControl
+        const { announce, register } = yield* Reload
+        let setting = logLevel
+        yield* setLevel(setting)
+        yield* register("log", ["log-level"], (next) => {
+          setting = (next as Config).logLevel
+          return setLevel(setting)
+        })
+        // Who looks closely must not lose that to a reload of something else; nor may it stay unnoticed.
+        const remind = Effect.flatMap(level, (now) =>
+          now === setting
+            ? Effect.void
+            : Effect.logWarning(
+                `log lines of level ${now} and above are still written, by request; the setting log-level is ${setting}`
+              )
+        )
+        yield* announce(Effect.void, remind)
       })
     )
 })
