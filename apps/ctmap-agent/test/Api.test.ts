@@ -9,6 +9,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Watching from "../src/api/Watching.ts"
 import { inMemory } from "./apiStage.ts"
+import * as Datapath from "./datapath.ts"
 import { keysAfter, keysOf, makeKernel, names, pass, restore, ROOT } from "./stage.ts"
 
 const EIO = 5
@@ -378,6 +379,26 @@ describe("orphans", () => {
           ["ipv4", false]
         ]
       )
+    })
+  )
+})
+
+describe("a purge of orphans that breaks off", () => {
+  it.effect("tells what it had deleted by then, and stands in the record", () =>
+    Effect.gen(function* () {
+      const twin = makeKernel()
+      Datapath.pinAll(twin)
+      const { client } = yield* inMemory(twin, { flags: ["--max-delete-ratio=1"] })
+      yield* pass(twin, "1 second")
+      for (let i = 0; i < 600; i++) Datapath.connect(twin, i, { life: 0, orphan: true })
+      twin.control.failNext("runProgram", EIO, { skip: 2 })
+      const error = yield* Effect.flip(client.collector.purgeOrphans({ payload: { families: ["ipv4"] } }))
+      assert.strictEqual(error._tag, "KernelFailed")
+      const deleted = 1200 - keysOf(twin, MapName.nat("ipv4")).size
+      assert.isAbove(deleted, 0)
+      assert.strictEqual(error._tag === "KernelFailed" ? error.deleted : -1, deleted)
+      const { nat } = yield* client.collector.passes()
+      assert.deepInclude(nat.at(-1), { completed: false, family: "ipv4" })
     })
   )
 })

@@ -138,7 +138,7 @@ const collector = HttpApiGroup.make("collector")
     HttpApiEndpoint.get("passes", "/passes", { success: Status.Passes }).annotateMerge(
       about(
         "The last passes",
-        "Up to 128 over CT maps and as many over NAT maps, the latest last: of the schedule and on request."
+        "Up to 128 over CT maps and as many over NAT maps, the latest last: of the schedule and on request, the incomplete ones too."
       )
     ),
     HttpApiEndpoint.get("events", "/events", {

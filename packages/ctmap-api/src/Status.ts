@@ -67,7 +67,7 @@ export type Status = typeof Status.Type
 /** `GET /v1/passes`: the last pass over each pair, the latest last. @since 0.1.0 */
 export const Passes = Schema.Struct({
   ct: Schema.Array(GcPass.GcPass),
-  nat: Schema.Array(NatPass.NatPass).annotate({ description: "Orphan purges that this API was asked for." })
+  nat: Schema.Array(NatPass.NatPass).annotate({ description: "Purges of orphans." })
 }).annotate({ identifier: "Passes" })
 /** @since 0.1.0 */
 export type Passes = typeof Passes.Type

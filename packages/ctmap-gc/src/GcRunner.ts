@@ -26,9 +26,10 @@ import type * as GcPass from "./GcPass.ts"
 import type * as GcRequest from "./GcRequest.ts"
 import * as GcSchedule from "./GcSchedule.ts"
 import { everyPair } from "./internal/everyPair.ts"
+import * as OrphanPurge from "./internal/orphanPurge.ts"
 import { complainer, outcomeOf } from "./internal/roundOutcome.ts"
 import type * as NatPass from "./NatPass.ts"
-import * as NatPurge from "./NatPurge.ts"
+import type * as NatPurge from "./NatPurge.ts"
 
 /**
  * What a request came to, pair by pair: a pair that fails does not keep the others from being collected.
@@ -104,6 +105,8 @@ export class GcRunner extends Context.Service<
     readonly lastPasses: Effect.Effect<ReadonlyArray<GcPass.GcPass>>
     /** The last 128 passes over CT maps, newest last: scheduled ones and those on request, with what brought each about. */
     readonly history: Effect.Effect<ReadonlyArray<GcPass.GcPass>>
+    /** The last 128 purges of orphans, newest last, the incomplete ones too. */
+    readonly natHistory: Effect.Effect<ReadonlyArray<NatPass.NatPass>>
     /** Those passes as they end, from now on; a reader who is more than 128 behind misses some. Ends with the layer. */
     readonly passes: Stream.Stream<GcPass.GcPass>
     /** What the schedule does next, and why. */
@@ -170,29 +173,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
       ({ counts }) => counts.deleted
     )
 
-  const purgeOrphans: GcRunner["Service"]["purgeOrphans"] = ({ choose = () => true, ...given } = {}) =>
-    overPairs(
-      choose,
-      (source) =>
-        collector.exclusively(
-          source,
-          Effect.scoped(
-            Effect.gen(function* () {
-              const pair = yield* source.open
-              const serial = yield* collector.nextSerial
-              let made: NatPass.NatPass | undefined
-              const recorded = (pass: NatPass.NatPass): void => void (made = pass)
-              return yield* NatPurge.orphans(pair, { ...terms(), ...given, serial, recorded }).pipe(
-                Effect.provideService(Bpf.Bpf, bpf),
-                // Done, failed or interrupted: what it deleted is gone.
-                Effect.onExit(() => (made === undefined ? Effect.void : GcMetrics.recordNat(made))),
-                Effect.tapErrorTag("GuardStopped", () => GcMetrics.recordGuardStop)
-              )
-            })
-          )
-        ),
-      (pass) => (pass === undefined ? 0 : pass.ingressDeleted + pass.egressDeleted)
-    )
+  const { natHistory, purgeOrphans } = OrphanPurge.make({ bpf, collector, overPairs, terms })
 
   const schedule = yield* GcSchedule.make({
     ...options.signals,
@@ -232,6 +213,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
     lastPass: Effect.map(collector.lastPasses, (passes) => passes.at(-1)),
     lastPasses: collector.lastPasses,
     history: collector.history,
+    natHistory,
     passes: collector.passes,
     status: schedule.status,
     initialScanDone: schedule.initialScanDone,
@@ -296,6 +278,7 @@ export const layerNoop: Layer.Layer<GcRunner> = Layer.succeed(GcRunner, {
   lastPass: Effect.succeed(undefined),
   lastPasses: Effect.succeed([]),
   history: Effect.succeed([]),
+  natHistory: Effect.succeed([]),
   passes: Stream.empty,
   status: Effect.flatMap(
     Effect.suspend(() => idle),

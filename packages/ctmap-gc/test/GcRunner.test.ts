@@ -122,6 +122,43 @@ describe("GcRunner", () => {
     }).pipe(Effect.provide(rig.layer))
   })
 
+  it.effect("purges of orphans are on record, also those that failed, were stopped, or that nobody waited for", () => {
+    const rig = host({ families: ["ipv4"] })
+    const orphan = (sport: number) => Stage.nat({ to: [[9], 40_000], sport })
+    const ENOMEM = 12
+    return Effect.gen(function* () {
+      const { natHistory, purgeOrphans } = yield* GcRunner.GcRunner
+      rig.fill("cilium_snat_v4_external", ...Array.from({ length: 1500 }, (_, i) => orphan(i + 1)))
+      const limits = { maxDeleteRatio: 1, floor: 0, maxDeletions: 9999 }
+      yield* purgeOrphans()
+      // It deletes 512 at a time, after a run that tries the program.
+      rig.control.failNext("runProgram", ENOMEM, { skip: 2 })
+      yield* purgeOrphans({ limits })
+      rig.control.clearFaults()
+      const runs = rig.control.count("runProgram")
+      const stop = rig.control.onCall(() => {
+        if (rig.control.count("runProgram") > runs + 1) caller.interruptUnsafe()
+      }, "after")
+      const caller = yield* Effect.forkChild(purgeOrphans({ limits }))
+      yield* Fiber.await(caller)
+      stop()
+      yield* purgeOrphans({ limits })
+      const told = (yield* natHistory).map(({ completed, egressDeleted, why = "" }) => [completed, egressDeleted, why])
+      assert.deepStrictEqual(
+        told.map(([completed, deleted]) => [completed, deleted]),
+        [
+          [false, 0],
+          [false, 512],
+          [false, 512],
+          [true, 476]
+        ]
+      )
+      assert.match(String(told[0]?.[2]), /the guard stopped/)
+      assert.match(String(told[1]?.[2]), /run program/)
+      assert.strictEqual(told[2]?.[2], "interrupted")
+    }).pipe(Effect.provide(rig.layer))
+  })
+
   it.effect("a family without maps is nothing to complain of, and does not count as a failed pass", () => {
     const { layer, fill, size } = host({ families: ["ipv4"] })
     return Effect.gen(function* () {

@@ -90,18 +90,21 @@ interface Answer<P> extends Omit<Collection.CtCollection, "pairs"> {
 interface Kind<A, P> {
   /** Nothing of a pair that has no such map. */
   readonly toldOf: (result: A) => Told<P> | undefined
-  /** Passes that broke off are among the runner's last ones; others say in their error how far they came. */
-  readonly isOnRecord: boolean
+  /** Passes that were, the ones that broke off among them. */
+  readonly recorded: (runner: GcRunner.GcRunner["Service"]) => Effect.Effect<ReadonlyArray<P>>
+  readonly deletedOf: (pass: P) => number
 }
 
 const ofCt: Kind<Collector.Collected, GcPass.GcPass> = {
   toldOf: ({ counts, pass }) => ({ ...counts, pass }),
-  isOnRecord: true
+  recorded: ({ lastPasses }) => lastPasses,
+  deletedOf: (pass) => GcPass.total(pass, "deleted")
 }
 
 const ofNat: Kind<NatPass.NatPass | undefined, NatPass.NatPass> = {
   toldOf: (pass) => pass && { wanted: pass.wanted, deleted: NatPass.deleted(pass), pass },
-  isOnRecord: false
+  recorded: ({ natHistory }) => natHistory,
+  deletedOf: NatPass.deleted
 }
 
 /** What passes that broke off had deleted by then, for all of their requests; by pair. */
@@ -110,22 +113,21 @@ type BrokenOff = (pair: string) => number
 /** One answer, or the gravest of what pairs were refused for. */
 const answered = <A, P extends GcPass.GcPass | NatPass.NatPass>(
   dryRun: boolean,
-  { isOnRecord, toldOf }: Kind<A, P>,
+  { deletedOf, recorded, toldOf }: Kind<A, P>,
   run: Effect.Effect<GcRunner.Ran<A, PairError>, CtMapSources.OpenError>
 ): Effect.Effect<Answer<P>, CollectProblem, GcRunner.GcRunner> =>
   Effect.gen(function* () {
-    const { lastPasses } = yield* GcRunner.GcRunner
-    const before = new Set((yield* lastPasses).map(({ serial }) => serial))
+    const passes = recorded(yield* GcRunner.GcRunner)
+    const before = new Set((yield* passes).map(({ serial }) => serial))
     const ran = yield* Effect.mapError(
       run,
       ({ message }) => new Problem.KernelFailed({ detail: message, deleted: 0, pairs: [] })
     )
-    const recorded = isOnRecord ? yield* lastPasses : []
-    const broken = recorded.filter(({ completed, serial }) => !completed && !before.has(serial))
+    const broken = (yield* passes).filter(({ completed, serial }) => !completed && !before.has(serial))
     const brokenOff: BrokenOff = (pair) =>
       broken
         .filter(({ family, owner }) => `${family} ${owner}` === pair)
-        .reduce((sum, pass) => sum + GcPass.total(pass, "deleted"), 0)
+        .reduce((all, pass) => all + deletedOf(pass), 0)
     const pairs = ran.pairs.map((each) => outcomeOf(each, toldOf, brokenOff))
     const sum = (name: "wanted" | "deleted") => pairs.reduce((total, outcome) => total + outcome[name], 0)
     const done: Done = { deleted: sum("deleted"), pairs: pairs as Done["pairs"] }

@@ -17,7 +17,6 @@ import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { LogControl } from "../Logs.ts"
-import { NatPasses } from "../NatPasses.ts"
 import { Reload } from "../Reload.ts"
 import { version } from "../Version.ts"
 import * as Collecting from "./Collecting.ts"
@@ -128,17 +127,11 @@ const collector = HttpApiBuilder.group(AgentApi.AgentApi, "collector", (handlers
     const runner = yield* GcRunner.GcRunner
     const collecting = yield* ambient<GcRunner.GcRunner>()
     const events = yield* ambient<Watching.Needs>()
-    const natPasses = yield* NatPasses
     return handlers.handleAll({
       gc: ({ payload }) => Effect.provideContext(Collecting.gc(payload), collecting),
       purge: ({ payload }) => Effect.provideContext(Collecting.purge(payload), collecting),
-      purgeOrphans: ({ payload }) =>
-        Effect.tap(Effect.provideContext(Collecting.purgeOrphans(payload), collecting), ({ pairs }) =>
-          Effect.sync(() => {
-            for (const { pass } of pairs) if (pass !== undefined) natPasses.note(pass)
-          })
-        ),
-      passes: () => Effect.all({ ct: runner.history, nat: natPasses.latest }),
+      purgeOrphans: ({ payload }) => Effect.provideContext(Collecting.purgeOrphans(payload), collecting),
+      passes: () => Effect.all({ ct: runner.history, nat: runner.natHistory }),
       events: ({ query }) =>
         Effect.gen(function* () {
           yield* streams.events

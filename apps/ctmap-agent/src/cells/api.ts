@@ -19,7 +19,6 @@ import * as Routes from "../api/Routes.ts"
 import * as Streams from "../api/Streams.ts"
 import { Exposition } from "../Exposition.ts"
 import { LogControl } from "../Logs.ts"
-import { NatPasses } from "../NatPasses.ts"
 import { Reload } from "../Reload.ts"
 import { keys } from "./kernel.ts"
 
@@ -72,7 +71,6 @@ export const cell = Cell.make("api", {
     GcRunner.GcRunner,
     Collector.Collector,
     GcEvents.GcEvents,
-    NatPasses,
     MapPressure.MapPressure,
     Exposition,
     LogControl,

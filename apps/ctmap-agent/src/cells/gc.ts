@@ -9,7 +9,6 @@ import { Bpf, KernelClock, MapIterator } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
-import * as NatPasses from "../NatPasses.ts"
 import * as PassHealth from "../PassHealth.ts"
 import * as PassLog from "../PassLog.ts"
 import { Reload } from "../Reload.ts"
@@ -110,7 +109,7 @@ export const cell = Cell.make("gc", {
     SignalFeed,
     Reload
   ],
-  provides: [GcRunner.GcRunner, Collector.Collector, GcEvents.GcEvents, GcConfig.GcConfig, NatPasses.NatPasses],
+  provides: [GcRunner.GcRunner, Collector.Collector, GcEvents.GcEvents, GcConfig.GcConfig],
   layer: (settings) => {
     const log = PassLog.make()
     const collector = Collector.layer.pipe(
@@ -122,14 +121,9 @@ export const cell = Cell.make("gc", {
       GcRunner.GcRunner,
       Effect.gen(function* () {
         const health = PassHealth.make()
-        const natPasses = yield* NatPasses.NatPasses
         const made = yield* GcRunner.make({
           signals: yield* SignalFeed,
-          purged: (ran, families) =>
-            Effect.sync(() => {
-              health.purged(ran, families)
-              NatPasses.passesOf(ran).forEach(natPasses.note)
-            })
+          purged: (ran, families) => Effect.sync(() => health.purged(ran, families))
         })
         yield* log.follow(made.lastPasses)
         yield* watchPasses(health, made, log.write)
@@ -138,6 +132,6 @@ export const cell = Cell.make("gc", {
         return made
       })
     )
-    return Layer.provideMerge(runner, Layer.mergeAll(collector, GcConfig.layer(settings), NatPasses.layer))
+    return Layer.provideMerge(runner, Layer.mergeAll(collector, GcConfig.layer(settings)))
   }
 })

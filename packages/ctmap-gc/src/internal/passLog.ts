@@ -1,12 +1,12 @@
 /** Passes that have ended, as far back as is worth it: no more memory however long a process runs. */
 import type { GcPass } from "../GcPass.ts"
 
-export interface PassLog {
-  readonly add: (pair: string, pass: GcPass) => void
+export interface PassLog<P> {
+  readonly add: (pair: string, pass: P) => void
   /** The last pass over each pair, the latest last. */
-  readonly last: () => ReadonlyArray<GcPass>
+  readonly last: () => ReadonlyArray<P>
   /** The last of all passes, newest last. */
-  readonly history: () => ReadonlyArray<GcPass>
+  readonly history: () => ReadonlyArray<P>
 }
 
 /** Passes in a history. */
@@ -15,9 +15,9 @@ export const HISTORY = 128
 /** Pairs whose last pass is known: those of 255 clusters and of 250 endpoints, both families. */
 const PAIRS = 1024
 
-export const make = (): PassLog => {
-  const history: Array<GcPass> = []
-  const last = new Map<string, GcPass>()
+export const make = <P = GcPass>(): PassLog<P> => {
+  const history: Array<P> = []
+  const last = new Map<string, P>()
   return {
     add: (pair, pass) => {
       history.push(pass)
