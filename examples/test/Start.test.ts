@@ -4,6 +4,10 @@ import { once } from "node:events"
 import { existsSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { Privileged } from "ctmap-testing"
+import { vi } from "vitest"
+
+// Each test starts a program that runs for seconds.
+vi.setConfig({ testTimeout: 180_000 })
 
 const script = fileURLToPath(new URL("../../scripts/start.ts", import.meta.url))
 
@@ -12,7 +16,16 @@ const start = (...args: ReadonlyArray<string>) => {
   const output = { text: "" }
   for (const stream of [child.stdout, child.stderr])
     stream.on("data", (data: Buffer) => (output.text += data.toString()))
-  return { child, output, ended: once(child, "exit") }
+  // Not before its last line has been read.
+  return { child, output, ended: once(child, "close") }
+}
+
+/** Presses ctrl-C as soon as something was printed, and once: whoever does it twice does not want to wait. */
+const interruptOnce = (child: ReturnType<typeof start>["child"], isSo: () => boolean): void => {
+  let isKilled = false
+  child.stdout.on("data", () => {
+    if (!isKilled && isSo()) isKilled = child.kill("SIGINT")
+  })
 }
 
 describe("npm start", () => {
@@ -27,20 +40,14 @@ describe("npm start", () => {
 
   it("leaves nothing behind when it is stopped", async () => {
     const { child, output, ended } = start("--memory", "--for", "60")
-    child.stdout.on("data", () => {
-      if (output.text.includes("pass   2")) child.kill("SIGINT")
-    })
-    assert.deepStrictEqual(await ended, [130, null])
+    interruptOnce(child, () => output.text.includes("pass   2"))
+    assert.deepStrictEqual(await ended, [130, null], output.text)
     assert.include(output.text, "stopped; nothing is left behind")
   })
 
   it("goes on with --keep once it has checked itself, until it is stopped", async () => {
     const { child, output, ended } = start("--memory", "--for", "2", "--keep")
-    // Once: whoever presses ctrl-C twice does not want to wait.
-    let isKilled = false
-    child.stdout.on("data", () => {
-      if (!isKilled && output.text.includes("The agent goes on until you stop it")) isKilled = child.kill("SIGINT")
-    })
+    interruptOnce(child, () => output.text.includes("The agent goes on until you stop it"))
     assert.deepStrictEqual(await ended, [130, null], output.text)
     assert.include(output.text, "as expected: every live entry is there")
   })

@@ -45,17 +45,19 @@ export const read = Effect.fnUntraced(function* (now: number, kept: number) {
         bpf.update(map.fd, key, value, Bpf.EXIST)
       }
     }),
-    /** What is not as it should be after a pass that decided at a time. */
-    check: Effect.fnUntraced(function* (decidedAt: number) {
+    /** What is not as it should be after passes that decided at these times; others may have followed them. */
+    check: Effect.fnUntraced(function* (decidedAt: Readonly<Record<Family.Family, number>>) {
       const maps = new Set([...entries.values()].map(({ map }) => map))
       const left = new Set<string>()
       for (const map of maps) for (const name of yield* namesOf(map)) left.add(name)
+      const seenAt = yield* clock.now
       let cut = 0
       let forgotten = 0
-      for (const [name, { isKept, value }] of entries) {
-        const isAlive = isKept || lifetimeOf(value) >= decidedAt
-        if (isAlive && !left.has(name)) cut++
-        if (!isAlive && left.has(name)) forgotten++
+      for (const [name, { isKept, key, value }] of entries) {
+        const lifetime = lifetimeOf(value)
+        const family = key.byteLength === Tuple.v4.size ? "ipv4" : "ipv6"
+        if ((isKept || lifetime >= seenAt) && !left.has(name)) cut++
+        if (!isKept && lifetime < decidedAt[family] && left.has(name)) forgotten++
       }
       const orphans = yield* orphansLeft(living)
       return [

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs"
 import { gunzipSync } from "node:zlib"
 import { Health, Hive, Settings } from "ctmap-cell"
-import { CtText, MapName } from "ctmap-core"
+import { CtText, type Family, MapName } from "ctmap-core"
 import { Collector, GcEvents, type GcPass, GcReason, GcRequest, GcRunner } from "ctmap-gc"
 import { BpfMap, KernelClock, Pins, Scan, Snapshot } from "ctmap-kernel"
 import { Recorded } from "ctmap-testing"
@@ -26,7 +26,8 @@ const names = [...Recorded.tables("pods-ktime", "before").keys()]
 /** What was seen of the agent's work. */
 interface Seen {
   readonly ended: Array<GcPass.GcPass>
-  told: number
+  /** Entries that each pass told of. */
+  readonly told: Map<string, number>
   lost: number
 }
 
@@ -77,7 +78,7 @@ const watch = (flows: Flows, before: Counts, seconds: number, keep: boolean, pla
   Effect.gen(function* () {
     const runner = yield* GcRunner.GcRunner
     const { passes } = yield* Collector.Collector
-    const seen: Seen = { ended: [], told: 0, lost: 0 }
+    const seen: Seen = { ended: [], told: new Map(), lost: 0 }
     const events = Stream.merge(runner.observe4, runner.observe6)
     yield* Effect.forkScoped(
       Stream.runForEach(events, (event) => Effect.sync(() => hear(seen, event))),
@@ -101,9 +102,13 @@ const watch = (flows: Flows, before: Counts, seconds: number, keep: boolean, pla
     yield* flows.refresh
     const last = yield* runner.run(GcRequest.expired)
     const orphans = yield* runner.purgeOrphans()
-    yield* Effect.sleep("100 millis")
+    // Observers hear a moment later.
+    for (let looks = 0; looks < 100 && sums(seen).length > 0; looks++) yield* Effect.sleep("100 millis")
     const failures = [...last.pairs, ...orphans.pairs].filter(({ exit }) => exit._tag === "Failure")
-    const decidedAt = Math.max(...(yield* runner.lastPasses).map((pass) => pass.now))
+    const lastPasses = yield* runner.lastPasses
+    const decidedBy = (family: Family.Family): number =>
+      Math.max(...lastPasses.filter((pass) => pass.family === family).map(({ now }) => now))
+    const decidedAt = { ipv4: decidedBy("ipv4"), ipv6: decidedBy("ipv6") }
     const { tree } = yield* Health.Health
     const health = yield* tree
     const problems = [
@@ -137,7 +142,7 @@ const hear = (seen: Seen, event: GcEvents.GcEvent): void => {
     seen.lost += event.entries
     return
   }
-  seen.told += event.count
+  seen.told.set(passOf(event), (seen.told.get(passOf(event)) ?? 0) + event.count)
   const columns = GcEvents.columns(event)
   for (let row = 0; row < Math.min(SHOWN, event.count); row++) {
     const { key, entry } = columns.record(row)
@@ -198,12 +203,18 @@ const line = ({ completed, dryRun, family, maps, serial }: GcPass.GcPass): strin
   return `  pass ${String(serial).padStart(3)}  ${family}  ${what}${why}${with_}; longest call ${longest} ms by the clock${end}`
 }
 
-const summary = ({ ended, lost, told }: Seen, before: Counts, after: Counts): void => {
+const passOf = ({ family, serial }: Pick<GcPass.GcPass, "family" | "serial">): string => `${family} ${serial}`
+
+/** Of passes that have ended: one may be under way. */
+const heardOf = ({ ended, told }: Seen): number => ended.reduce((sum, pass) => sum + (told.get(passOf(pass)) ?? 0), 0)
+
+const summary = (seen: Seen, before: Counts, after: Counts): void => {
+  const { ended, lost } = seen
   const sum = (of: (map: GcPass.MapPass) => number) =>
     ended.reduce((all, { maps }) => all + maps.reduce((some, map) => some + of(map), 0), 0)
   console.log(
     `\n${ended.length} passes deleted ${sum(({ deleted }) => deleted)} entries and, with them, ` +
-      `${sum(({ nat }) => nat.egress + nat.ingress)} NAT entries;\nobservers were told of ${told}, and missed ${lost}; ` +
+      `${sum(({ nat }) => nat.egress + nat.ingress)} NAT entries;\nobservers were told of ${heardOf(seen)}, and missed ${lost}; ` +
       `${sum(({ refreshed }) => refreshed)} were kept because they were refreshed meanwhile`
   )
   for (const name of names) {
@@ -212,7 +223,9 @@ const summary = ({ ended, lost, told }: Seen, before: Counts, after: Counts): vo
 }
 
 /** Every pass accounts for what it saw, and observers heard of exactly what went. */
-const sums = ({ ended, lost, told }: Seen): ReadonlyArray<string> => {
+const sums = (seen: Seen): ReadonlyArray<string> => {
+  const { ended, lost } = seen
+  const told = heardOf(seen)
   const maps = ended.flatMap((pass) => pass.maps)
   const wrong = maps.filter(
     ({ seen, kept, deleted, refreshed, vanished, busy }) => seen !== kept + deleted + refreshed + vanished + busy

@@ -164,7 +164,7 @@ describe("whatever is asked", () => {
         const twin = makeKernel()
         yield* restore(twin)
         const { at, context } = yield* serving(twin)
-        yield* settled(context)
+        yield* settled(context, twin)
         const statuses = new Map<number, number>()
         const complaints: Array<string> = []
         const result = yield* Arbitrary.checkEffect(

@@ -5,6 +5,7 @@ import { createServer, connect } from "node:net"
 import { join } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { AgentClient } from "ctmap-api"
+import { Lifecycle } from "ctmap-cell"
 import { CtEntry, MapName } from "ctmap-core"
 import { GcEvents, GcRunner } from "ctmap-gc"
 import { Bpf, Owner } from "ctmap-kernel"
@@ -16,24 +17,16 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as References from "effect/References"
+import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as Streams from "../src/api/Streams.ts"
-import { type Answer, ask, folder, problemOf, serving, settled, stream } from "./apiStage.ts"
+import { type Answer, ask, folder, freePort, problemOf, quiet, serving, settled, stream, until } from "./apiStage.ts"
 import { agent, makeKernel, restore, ROOT, type Twin } from "./stage.ts"
 
 const why = (exit: Exit.Exit<unknown, unknown>): string =>
   Exit.isFailure(exit)
     ? String(Exit.findErrorOption(exit).pipe((found) => (found._tag === "Some" ? found.value : exit.cause)))
     : "started"
-
-/** A port that nobody has. */
-const freePort = Effect.callback<number>((resume) => {
-  const server = createServer()
-  server.listen(0, "127.0.0.1", () => {
-    const address = server.address()
-    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
-  })
-})
 
 /** Bytes on a socket, and what comes back. */
 const sent = (path: string, text: string): Effect.Effect<string> =>
@@ -197,7 +190,7 @@ describe("requests that are none", () => {
       const twin = makeKernel()
       yield* restore(twin)
       const { at, context } = yield* serving(twin, ["--api-max-event-streams=1"])
-      yield* settled(context)
+      yield* settled(context, twin)
       const fds = twin.control.openFds().length
       for (let i = 0; i < 3; i++) {
         for (const path of ["/v1/status", "/v1/entries", "/v1/events", "/v1/nope"]) {
@@ -206,8 +199,7 @@ describe("requests that are none", () => {
           assert.strictEqual(answer.text, "")
         }
       }
-      yield* Effect.sleep("50 millis")
-      assert.strictEqual(twin.control.openFds().length, fds)
+      yield* until(() => twin.control.openFds().length === fds)
     })
   )
 })
@@ -304,7 +296,7 @@ describe("many requests at once", () => {
       const twin = makeKernel()
       yield* restore(twin)
       const { at, context } = yield* serving(twin)
-      yield* settled(context)
+      yield* settled(context, twin)
       yield* ask({ at, path: "/v1/gc", method: "POST", body: "{}" })
       const fds = twin.control.openFds().length
       const paths = [
@@ -330,8 +322,8 @@ describe("many requests at once", () => {
       assert.deepStrictEqual(wrong, [])
       assert.strictEqual(answers.length, 1000)
       assert.strictEqual((yield* ask({ at, path: "/v1/health" })).status, 200)
-      assert.strictEqual(twin.control.openFds().length, fds)
-    })
+      yield* until(() => twin.control.openFds().length === fds)
+    }).pipe(Effect.provideService(Streams.Patience, Duration.infinity))
   )
 })
 
@@ -352,12 +344,23 @@ const slow = (twin: Twin) =>
   Effect.gen(function* () {
     const flags: Array<string> = []
     const served = yield* serving(twin, flags)
-    yield* settled(served.context)
+    yield* settled(served.context, twin)
     fill(twin)
     flags.push("--budget=0.01")
     const reloaded = yield* ask({ at: served.at, path: "/v1/reload", method: "POST" })
     assert.deepStrictEqual(JSON.parse(reloaded.text), { applied: ["budget"], needRestart: [] })
     return served
+  })
+
+/** Asks a slow agent for a pass over IPv4, which is under way now. */
+const passBegun = (twin: Twin, at: string) =>
+  Effect.gen(function* () {
+    const reads = () => twin.control.count("lookupBatch")
+    const before = reads()
+    const gc = ask({ at, path: "/v1/gc", method: "POST", body: '{"families":["ipv4"]}' })
+    const asked = yield* Effect.forkDetach(gc, { startImmediately: true })
+    yield* until(() => reads() > before)
+    return asked
   })
 
 /** A batch as a pass publishes it, of `count` entries. */
@@ -385,14 +388,15 @@ describe("a reader that stops reading", () => {
       const before = process.memoryUsage().heapUsed + process.memoryUsage().external
       const each = 1000
       const rounds = 200
-      let slowest = 0
+      const times: Array<number> = []
       for (let i = 0; i < rounds; i++) {
         const began = performance.now()
         events.publish(batch(i, each))
-        slowest = Math.max(slowest, performance.now() - began)
+        times.push(performance.now() - began)
         if (i % 10 === 0) yield* Effect.sleep(1)
       }
-      assert.isBelow(slowest, 50)
+      // To write a batch as text takes longer. Of many, as this process may be made to wait now and then.
+      assert.isBelow(times.toSorted((a, b) => a - b)[rounds / 2]!, 5)
       assert.isAbove(events.lost(), 0)
       const grown = process.memoryUsage().heapUsed + process.memoryUsage().external - before
       // As text it would be as much again.
@@ -415,7 +419,7 @@ describe("a reader that stops reading", () => {
         })
         response.resume()
       })
-      yield* Effect.timeout(done, "30 seconds")
+      yield* done
       assert.isAbove(lost, 0)
       assert.isAbove(deleted, 0)
       assert.strictEqual(lost, events.lost())
@@ -427,22 +431,18 @@ describe("a reader that stops reading", () => {
       const twin = makeKernel()
       yield* restore(twin)
       const { at, context } = yield* serving(twin)
-      yield* settled(context)
+      yield* settled(context, twin)
       fill(twin)
       const fds = twin.control.openFds().length
-      const reads = twin.control.count("lookupBatch")
       yield* Effect.scoped(
         Effect.gen(function* () {
           yield* stream({ at, path: "/v1/entries?map=cilium_ct4_global" })
-          yield* Effect.sleep("300 millis")
-          const early = twin.control.count("lookupBatch") - reads
-          yield* Effect.sleep("300 millis")
-          assert.strictEqual(twin.control.count("lookupBatch") - reads, early)
+          yield* quiet(twin)
+          // The map is open still: there is more to read.
           assert.isAbove(twin.control.openFds().length, fds)
         })
       )
-      yield* Effect.sleep("200 millis")
-      assert.strictEqual(twin.control.openFds().length, fds)
+      yield* until(() => twin.control.openFds().length === fds)
       const all: Answer = yield* ask({ at, path: "/v1/entries?map=cilium_ct4_global" })
       assert.isAbove(all.text.split("\n").length, 7000)
     })
@@ -453,9 +453,11 @@ describe("a reader that stops reading", () => {
       const twin = makeKernel()
       yield* restore(twin)
       const { at, context } = yield* serving(twin)
-      yield* settled(context)
+      yield* settled(context, twin)
       fill(twin)
       const fds = twin.control.openFds().length
+      const opened = () => twin.control.count("openPin")
+      const before = opened()
       const response = yield* stream({ at, path: "/v1/entries?map=cilium_ct4_global" })
       const broken = yield* Effect.forkChild(
         Effect.callback<boolean>((resume) => {
@@ -464,10 +466,8 @@ describe("a reader that stops reading", () => {
         }),
         { startImmediately: true }
       )
-      yield* Effect.sleep("100 millis")
-      assert.isAbove(twin.control.openFds().length, fds)
-      yield* Effect.sleep("900 millis")
-      assert.strictEqual(twin.control.openFds().length, fds)
+      assert.isAbove(opened(), before)
+      yield* until(() => twin.control.openFds().length === fds)
       response.resume()
       assert.isFalse(yield* Fiber.join(broken))
     }).pipe(Effect.provideService(Streams.Stall, Duration.millis(300)))
@@ -475,36 +475,51 @@ describe("a reader that stops reading", () => {
 
   it.live("does not keep the agent from stopping", () =>
     Effect.gen(function* () {
-      const began = performance.now()
-      const reader = yield* Effect.scoped(
+      const { lifecycle, reader } = yield* Effect.scoped(
         Effect.gen(function* () {
-          const { at } = yield* serving(makeKernel())
-          const events = Stream.unwrap(Effect.map(AgentClient.AgentClient, (client) => client.events({})))
+          const { at, context } = yield* serving(makeKernel())
+          const stream_ = Stream.unwrap(Effect.map(AgentClient.AgentClient, (client) => client.events({})))
+          let heard = 0
           const reading = yield* Effect.forkDetach(
-            Stream.runDrain(events).pipe(Effect.provide(AgentClient.layer({ at }))),
+            Stream.runForEach(stream_, () => Effect.sync(() => heard++)).pipe(
+              Effect.provide(AgentClient.layer({ at }))
+            ),
             { startImmediately: true }
           )
           yield* stream({ at, path: "/v1/events" })
-          yield* Effect.sleep("100 millis")
-          return reading
+          const { publish } = Context.get(context, GcEvents.GcEvents)
+          let serial = 0
+          yield* until(() => {
+            publish(batch(serial++, 1))
+            return heard > 0
+          })
+          return { reader: reading, lifecycle: Context.get(context, Lifecycle.Lifecycle) }
         })
       )
       // Who did read sees a stream that has ended.
       assert.isTrue(Exit.isSuccess(yield* Fiber.await(reader)))
-      assert.isBelow(performance.now() - began, 4000)
+      yield* stoppedInTime(lifecycle)
     })
   )
 })
+
+/** No cell had to be left alone because it did not stop. */
+const stoppedInTime = ({ times }: Lifecycle.Lifecycle["Service"]) =>
+  Effect.map(times, (cells) =>
+    assert.deepStrictEqual(
+      cells.filter(({ state }) => state !== "stopped"),
+      []
+    )
+  )
 
 describe("an agent that stops", () => {
   it.live("waits for nobody who has sent half a request, and breaks off what takes long", () =>
     Effect.gen(function* () {
       const twin = makeKernel()
       yield* restore(twin)
-      let began = 0
-      const asked = yield* Effect.scoped(
+      const { asked, lifecycle } = yield* Effect.scoped(
         Effect.gen(function* () {
-          const { at } = yield* slow(twin)
+          const { at, context } = yield* slow(twin)
           yield* Effect.acquireRelease(
             Effect.sync(() => connect(at).on("error", () => {})),
             (socket) => Effect.sync(() => socket.destroy())
@@ -512,17 +527,13 @@ describe("an agent that stops", () => {
           // Left open: whoever stops waits for none of these.
           const half = connect(at).on("error", () => {})
           half.write("GET /v1/status HTTP/1.1\r\nhost: age")
-          const gc = ask({ at, path: "/v1/gc", method: "POST", body: '{"families":["ipv4"]}' })
-          const asking = yield* Effect.forkDetach(Effect.exit(gc), { startImmediately: true })
-          yield* Effect.sleep("200 millis")
-          began = performance.now()
-          return asking
+          return { asked: yield* passBegun(twin, at), lifecycle: Context.get(context, Lifecycle.Lifecycle) }
         })
       )
-      assert.isBelow(performance.now() - began, 2000)
-      const answer = yield* Fiber.join(asked)
+      const answer = yield* Fiber.await(asked)
       assert.isTrue(Exit.isSuccess(answer))
       if (Exit.isSuccess(answer)) assert.strictEqual(problemOf(answer.value).type, "urn:ctmap:problem:stopping")
+      yield* stoppedInTime(lifecycle)
     })
   )
 })
@@ -534,12 +545,11 @@ describe("a caller that leaves", () => {
       yield* restore(twin)
       const { at, context } = yield* slow(twin)
       const { lastPasses } = Context.get(context, GcRunner.GcRunner)
-      const asked = ask({ at, path: "/v1/gc", method: "POST", body: '{"families":["ipv4"]}' })
-      const left = yield* Effect.timeoutOption(asked, "200 millis")
-      assert.strictEqual(left._tag, "None")
-      yield* Effect.sleep("200 millis")
-      const last = (yield* lastPasses).find(({ family }) => family === "ipv4")
-      assert.isFalse(last?.completed)
+      yield* Fiber.interrupt(yield* passBegun(twin, at))
+      const last = yield* Effect.repeat(
+        Effect.map(lastPasses, (passes) => passes.find(({ family }) => family === "ipv4")),
+        { until: (pass) => pass?.completed === false, schedule: Schedule.spaced("5 millis") }
+      )
       assert.include(last?.why ?? "", "interrupted")
     })
   )

@@ -7,19 +7,10 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
-import { createServer } from "node:net"
 import * as Exposition from "../src/Exposition.ts"
-import { ask, problemOf, serving, settled } from "./apiStage.ts"
+import { ask, freePort, problemOf, serving, settled } from "./apiStage.ts"
 import { parseExposition } from "./exposition.ts"
 import { makeKernel, restore } from "./stage.ts"
-
-const freePort = Effect.callback<number>((resume) => {
-  const server = createServer()
-  server.listen(0, "127.0.0.1", () => {
-    const address = server.address()
-    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
-  })
-})
 
 /** A registry of its own: other tests count, too. */
 const alone = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
@@ -61,7 +52,7 @@ describe("/metrics", () => {
         const twin = makeKernel()
         yield* restore(twin)
         const { at, context } = yield* serving(twin)
-        yield* settled(context)
+        yield* settled(context, twin)
         yield* Context.get(context, MapPressure.MapPressure).look
         yield* ask({ at, path: "/v1/status" })
         yield* ask({ at, path: "/wp-login.php" })

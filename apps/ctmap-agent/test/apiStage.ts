@@ -1,6 +1,7 @@
 /** An agent that serves, over the kernel in memory: asked through handlers alone, or through its sockets. */
 import { mkdtempSync, rmSync } from "node:fs"
 import { request as httpRequest, type IncomingMessage } from "node:http"
+import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { AgentApi } from "ctmap-api"
@@ -120,9 +121,42 @@ export const serving = (twin: Twin, flags: ReadonlyArray<string> = []) =>
     return { at, context }
   })
 
+/** Looks in one turn of the event loop after the other until something is so. */
+export const until = (isSo: () => boolean): Effect.Effect<void> =>
+  Effect.promise(async () => {
+    while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 5))
+  })
+
+/** Turns of the event loop in which nobody calls the kernel, after which nobody will. */
+const QUIET = 50
+
+/** Waits until nobody calls the kernel any more. */
+export const quiet = ({ control }: Twin): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    let [calls, turns] = [-1, 0]
+    return until(() => {
+      turns = control.count() === calls ? turns + 1 : 0
+      calls = control.count()
+      return turns >= QUIET
+    })
+  })
+
 /** Waits until what an agent does at its start is over: then only what tests do opens and closes fds. */
-export const settled = (context: Context.Context<GcRunner.GcRunner>) =>
-  Effect.andThen(Context.get(context, GcRunner.GcRunner).initialScanDone, Effect.sleep("300 millis"))
+export const settled = (context: Context.Context<GcRunner.GcRunner>, twin: Twin) =>
+  Effect.andThen(Context.get(context, GcRunner.GcRunner).initialScanDone, quiet(twin))
+
+/**
+ * A port that nobody has, and that nobody gets who asks for any: Linux hands out those from 32768 on for that.
+ */
+export const freePort: Effect.Effect<number> = Effect.callback<number>((resume) => {
+  const attempt = (): void => {
+    const port = 20_000 + Math.floor(Math.random() * 12_000)
+    const server = createServer()
+    server.once("error", attempt)
+    server.listen(port, "127.0.0.1", () => server.close(() => resume(Effect.succeed(port))))
+  }
+  attempt()
+})
 
 /** A problem document, or the reason why it is none. */
 export const problemOf = ({ status, text, type }: Answer): { readonly type: string; readonly detail: string } => {

@@ -17,8 +17,10 @@ import type { ServerResponse } from "node:http"
 /** Listings at a time: each holds a map open, and an iterator. */
 const LISTINGS = 16
 
-/** A listing waits so long for its turn. */
-const PATIENCE = Duration.seconds(10)
+/** A listing waits so long for its turn: ten seconds; more in tests. @since 0.1.0 */
+export const Patience = Context.Reference<Duration.Duration>("ctmap-agent/api/Patience", {
+  defaultValue: () => Duration.seconds(10)
+})
 
 /** A reader that takes nothing for so long is given up: a minute; less in tests. @since 0.1.0 */
 export const Stall = Context.Reference<Duration.Duration>("ctmap-agent/api/Stall", {
@@ -49,6 +51,7 @@ export const layer = (maxEventStreams: number): Layer.Layer<Streams> =>
     Streams,
     Effect.gen(function* () {
       const listings = yield* Semaphore.make(LISTINGS)
+      const patience = yield* Patience
       const stopped = yield* Deferred.make<void>()
       let readers = 0
       const busy = (detail: string) => new Problem.Busy({ detail })
@@ -65,7 +68,7 @@ export const layer = (maxEventStreams: number): Layer.Layer<Streams> =>
         ),
         listing: Effect.acquireRelease(
           Effect.timeoutOrElse(listings.take(1), {
-            duration: PATIENCE,
+            duration: patience,
             orElse: () => busy(`${LISTINGS} listings are being served already: try later`)
           }),
           () => listings.release(1),
