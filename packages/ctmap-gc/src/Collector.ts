@@ -78,7 +78,9 @@ export class Collector extends Context.Service<
      * Errors: those of opening and sweeping. Where the guard stops a shared pass, before anything is deleted, each of its
      * requests is tried alone, so that only the one that asked for too much fails. Interruption: also where the layer
      * closes, or is closed. By the caller: a request that waits is withdrawn; a pass that no
-     * caller waits for any more is interrupted between two batches. Every pass leaves a record and its metrics, before
+     * caller waits for any more is interrupted between two batches. One that others wait for goes on for them, and from
+     * its next batch on takes nothing more that only the withdrawn request wanted; what went for it by then stands in the
+     * record. Every pass leaves a record and its metrics, before
      * anybody hears of it; one over maps of which none is pinned is no pass.
      */
     readonly collect: (
@@ -178,6 +180,7 @@ export const layer: Layer.Layer<Collector, never, GcEngine.GcEngine | GcEvents> 
             ...terms,
             serial: ++serial,
             requests: jobs.map(({ request }) => request),
+            isWanted: (i) => !jobs[i]!.isWithdrawn,
             publish: events.isObserved(source.family) ? events.publish : undefined,
             progress: heard.length === 0 ? undefined : (map, seen) => heard.forEach((hear) => hear(map, seen)),
             recorded: (written) => {

@@ -41,6 +41,11 @@ export interface Plan {
   readonly serial: number
   /** One or more; a pass serves them all. */
   readonly requests: ReadonlyArray<GcRequest>
+  /**
+   * Whether request number `i` is still wanted: asked before every batch where there are several. What only others than
+   * those had asked for stays from then on; counts are what they were.
+   */
+  readonly isWanted?: (i: number) => boolean
   /** Count and tell what would go, delete nothing. */
   readonly dryRun?: boolean
   /** Default {@link Guard.defaults}. */
@@ -195,7 +200,11 @@ const sweepPair = (
       const sweeps: Array<Sweep.Sweep> = []
       for (const target of targets) {
         const { map, transport } = target.ct
-        const judge = yield* Judge.compile(requests, { ...target, family: pair.family, now, source: clock.source })
+        const judge = yield* Judge.compile(
+          requests,
+          { ...target, family: pair.family, now, source: clock.source },
+          plan.isWanted
+        )
         const about = { map: map.name, transport, capacity: map.info.maxEntries }
         const tally = new MapTally(about, engine === "portable" ? "portable" : "hybrid", requests.length)
         const sweep = Sweep.make(

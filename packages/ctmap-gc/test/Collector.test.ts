@@ -161,6 +161,37 @@ describe("Collector", () => {
     )
   )
 
+  for (const [when, call, most] of [
+    ["looks at the table", "lookupBatch", 0],
+    ["deletes what it has found", "runProgram", 500]
+  ] as const) {
+    it.effect(`what a caller wanted who left while a shared pass ${when} stays, and others get theirs`, () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { collector, source, control, left, opened } = yield* bench
+          const ask = (request: GcRequest.GcRequest) =>
+            Effect.forkChild(collector.collect(source, request, { limits }), { startImmediately: true })
+          const gone = yield* ask(port(2))
+          const stays = yield* ask(port(3))
+          let calls = 0
+          control.onCall((name) => {
+            if (name === call && ++calls === 3) gone.interruptUnsafe()
+          }, "after")
+          const { counts, pass } = yield* Fiber.join(stays)
+          assert.deepStrictEqual([opened(), pass.requests.length, pass.completed], [1, 2, true])
+          assert.deepStrictEqual(counts, { wanted: 1000, deleted: 1000 })
+          const [, withdrawn] = pass.requests.map(({ deleted }) => deleted).toSorted((a, b) => b - a)
+          const { deleted, kept, seen: all } = pass.maps[0]!
+          assert.strictEqual(deleted, 1000 + withdrawn!)
+          assert.isAtMost(withdrawn!, most)
+          assert.strictEqual(withdrawn! > 0, most > 0)
+          assert.strictEqual(all, kept + deleted)
+          assert.strictEqual(yield* left, 4000 - deleted)
+        })
+      )
+    )
+  }
+
   it.effect("passes have rising numbers, and their records can be followed", () =>
     Effect.scoped(
       Effect.gen(function* () {

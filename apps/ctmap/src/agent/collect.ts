@@ -119,15 +119,23 @@ const reported = <P extends GcPass | NatPass, R>(
   print: (pairs: ReadonlyArray<Outcome<P>>) => Effect.Effect<void, Output.WriteError, R>
 ): Effect.Effect<ReadonlyArray<P>, AgentError | Output.WriteError, R | Output.Output> =>
   Effect.gen(function* () {
-    const { pairs } = yield* Effect.tapError(answer, (error) => {
-      if (!("pairs" in error)) return Effect.void
-      const done = error.pairs as ReadonlyArray<Outcome<P>>
-      return Effect.andThen(print(done), others(done, error.message))
-    })
+    const { pairs } = yield* answer.pipe(
+      Effect.tapError((error) => {
+        if (!("pairs" in error)) return Effect.void
+        const done = error.pairs as ReadonlyArray<Outcome<P>>
+        return Effect.andThen(print(done), others(done, error.message))
+      }),
+      Effect.onInterrupt(() => Output.note(interrupted))
+    )
     yield* print(pairs)
     yield* shared(pairs)
     return passesOf(pairs)
   })
+
+/** Whoever leaves hears no answer; what they asked for is withdrawn. */
+const interrupted =
+  "ctmap: interrupted: the agent deletes nothing more for this from its next batch on; its record says what went by then " +
+  "(GET /v1/passes)"
 
 /** Why other pairs were not collected; the gravest is the error itself. */
 const others = (pairs: ReadonlyArray<Outcome<unknown>>, said: string) =>

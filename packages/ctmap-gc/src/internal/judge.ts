@@ -36,6 +36,11 @@ interface Rules {
 }
 
 export interface Judge {
+  /**
+   * Has `decide` leave out the requests that nobody wants any more, and says whether there are any. What they wanted is
+   * attributed to them all the same: entries of theirs may be on their way.
+   */
+  readonly leavesOut: () => boolean
   /** The code of a row, or `GcReason.KEEP`. */
   readonly decide: (columns: CtColumns.CtColumns, row: number) => number
   /** Adds 1 for every request that wants the row. */
@@ -155,27 +160,44 @@ const firstOf =
   }
 
 /**
- * Compiles requests for the tables of a family. Errors: `FilterUnsupported` for a term that CT tables do not have.
+ * Compiles requests for the tables of a family, for as long as each is wanted. Errors: `FilterUnsupported` for a term that
+ * CT tables do not have.
  */
 export const compile = (
   requests: ReadonlyArray<GcRequest>,
-  context: Context
+  context: Context,
+  isWanted: (request: number) => boolean = () => true
 ): Effect.Effect<Judge, Filter.FilterUnsupported> =>
   Effect.map(
     Effect.forEach(requests, (request) => compileOne(request, context)),
     (each) => {
       const deciders = each.map(decider)
-      const open = each.filter(({ within }) => within === undefined)
-      const ips = requests.flatMap(({ addresses, within }) => (within === undefined ? (addresses ?? []) : []))
-      const all = union(open, ips.length === 0 ? undefined : AddressSet.make(context.family, ips))
-      const narrowed = each.filter(({ within }) => within !== undefined)
-      const decide =
-        narrowed.length === 0
-          ? decider(all)
-          : firstOf([...(open.length > 0 ? [decider(all)] : []), ...narrowed.map(decider)])
+      const isNarrowed = (i: number): boolean => each[i]!.within !== undefined
+      const combined = (some: ReadonlyArray<number>): Judge["decide"] => {
+        const open = some.filter((i) => !isNarrowed(i))
+        const ips = open.flatMap((i) => requests[i]!.addresses ?? [])
+        const all = decider(
+          union(
+            open.map((i) => each[i]!),
+            ips.length === 0 ? undefined : AddressSet.make(context.family, ips)
+          )
+        )
+        const narrowed = some.filter(isNarrowed).map((i) => deciders[i]!)
+        return narrowed.length === 0 ? all : firstOf([...(open.length > 0 ? [all] : []), ...narrowed])
+      }
+      let wanted = requests.map((_, i) => i)
+      let current = combined(wanted)
       const emits = requests.flatMap(({ emit }) => (emit === undefined ? [] : [emit]))
       return {
-        decide,
+        decide: requests.length === 1 ? current : (columns, row) => current(columns, row),
+        leavesOut: () => {
+          // Where there is one, its end is that of the pass.
+          if (requests.length === 1) return false
+          const still = wanted.filter(isWanted)
+          if (still.length < wanted.length) current = combined(still)
+          wanted = still
+          return wanted.length < requests.length
+        },
         attribute:
           deciders.length === 1
             ? (_columns, _row, into) => {
@@ -189,7 +211,7 @@ export const compile = (
         isExpiryOnly:
           each.length > 0 &&
           each.every((rules) => rules.expired && isExpiry(rules)) &&
-          narrowed.length === 0 &&
+          each.every(({ within }) => within === undefined) &&
           emits.length === 0,
         isLimited: !each.every(isExpiry),
         emits

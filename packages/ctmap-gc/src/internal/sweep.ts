@@ -58,7 +58,8 @@ export const make = (target: Target, plan: Plan, tally: MapTally): Sweep => {
           )
         }
         for (const candidates of first.held) {
-          yield* deleter.delete(candidates)
+          const left = plan.judge.leavesOut() ? judgedAnew(candidates, target, plan) : [candidates]
+          for (const some of left) yield* deleter.delete(some)
           yield* plan.pace.rest
         }
       })
@@ -172,6 +173,22 @@ const lookFirst = (target: Target, plan: Plan, tally: MapTally): Effect.Effect<L
     )
   })
 
+/** Those of some candidates that are still wanted, and what of them is compared again. */
+const judgedAnew = (
+  candidates: Candidates,
+  { ct: { family }, release }: Target,
+  { judge }: Plan
+): ReadonlyArray<Candidates> => {
+  const columns = candidates.columns()
+  const of = (compared: Candidates["compared"]) => new Candidates({ family, release }, compared, columns.count)
+  const lists = [of("lifetime"), of("presence")] as const
+  for (let row = 0; row < columns.count; row++) {
+    const code = judge.decide(columns, row)
+    if (code !== GcReason.KEEP) lists[code >= PRESENCE ? 1 : 0].add(columns, row, code & 0xff)
+  }
+  return lists
+}
+
 /**
  * Finds the candidates of a batch, in two lists: those whose lifetime is compared again, and those that only have to be
  * there still. The lists are the same two each time.
@@ -186,6 +203,7 @@ const finder = (
   let kept = new Uint32Array(0)
   const wanted: Array<number> = Array.from({ length: judge.requests }, () => 0)
   return (columns) => {
+    judge.leavesOut()
     lists = [lists[0].withRoom(columns.count), judge.isLimited ? lists[1].withRoom(columns.count) : lists[1]]
     if (judge.emits.length > 0 && kept.length < columns.count) kept = new Uint32Array(columns.count)
     let keptCount = 0
