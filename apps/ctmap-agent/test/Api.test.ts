@@ -1,6 +1,7 @@
 /** What the API answers, through its handlers alone: the whole agent in memory, under the test clock. */
 import { assert, describe, it } from "@effect/vitest"
-import { CtJson, MapName } from "ctmap-core"
+import type { Request } from "ctmap-api"
+import { CtJson, MapKind, MapName, MapSpec } from "ctmap-core"
 import { GcRunner } from "ctmap-gc"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -10,7 +11,7 @@ import * as Stream from "effect/Stream"
 import * as Watching from "../src/api/Watching.ts"
 import { inMemory } from "./apiStage.ts"
 import * as Datapath from "./datapath.ts"
-import { keysAfter, keysOf, makeKernel, names, pass, restore, ROOT } from "./stage.ts"
+import { keysAfter, keysOf, limits, makeKernel, names, pass, restore, ROOT } from "./stage.ts"
 
 const EIO = 5
 const ctNames = names.filter((name) => name.startsWith("cilium_ct"))
@@ -325,6 +326,40 @@ describe("a purge", () => {
       assert.strictEqual(count(twin), before - deleted)
       const left = yield* Stream.runCollect(yield* client.maps.entries({ query: { where: `tcp and host ${ip}` } }))
       assert.deepStrictEqual(left, [])
+    })
+  )
+
+  it.effect("is of the tables of an owner and of families, where it names them", () =>
+    Effect.gen(function* () {
+      const twin = makeKernel()
+      Datapath.pinAll(twin)
+      const kinds = MapKind.globals.filter(({ family }) => family === "ipv4")
+      for (const kind of kinds) Datapath.pin(twin, MapName.local(kind, 7), MapSpec.ct(kind, { limits }))
+      const { client } = yield* inMemory(twin)
+      yield* pass(twin, "1 second")
+      const local = MapName.local({ family: "ipv4", transport: "tcp", scope: "local" }, 7)
+      for (const family of ["ipv4", "ipv6"] as const) Datapath.connect(twin, 1, { family, life: 3600 })
+      const globals = Datapath.map(twin, MapName.TCP4_GLOBAL)
+      globals.forEach((key, value) => void Datapath.map(twin, local).update(key, value))
+      const sizes = () => [local, MapName.TCP4_GLOBAL, MapName.TCP6_GLOBAL].map((name) => keysOf(twin, name).size)
+      assert.deepStrictEqual(sizes(), [1, 1, 1])
+      const purge = (payload: Request.Purge) =>
+        Effect.map(client.collector.purge({ payload }), ({ pairs }) => pairs.map(({ pair }) => pair))
+      assert.deepStrictEqual(yield* purge({ where: "tcp", owner: "endpoint 7", families: ["ipv4"] }), [
+        "ipv4 endpoint 7"
+      ])
+      assert.deepStrictEqual(sizes(), [0, 1, 1])
+      assert.deepStrictEqual(yield* purge({ where: "tcp", owner: "global", families: ["ipv6"] }), ["ipv6 global"])
+      assert.deepStrictEqual(sizes(), [0, 1, 0])
+      const nobodys = yield* Effect.flip(purge({ where: "tcp", owner: "cluster 9" }))
+      assert.strictEqual(nobodys._tag, "NotFound")
+      const contradiction = yield* Effect.flip(purge({ ips: ["10.0.1.99"], families: ["ipv6"] }))
+      assert.include(String(contradiction), "None of the addresses is of these families")
+      const orphans = yield* client.collector.purgeOrphans({ payload: { owner: "global", families: ["ipv4"] } })
+      assert.deepStrictEqual(
+        orphans.pairs.map(({ pair }) => pair),
+        ["ipv4 global"]
+      )
     })
   )
 

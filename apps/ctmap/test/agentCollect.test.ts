@@ -189,7 +189,7 @@ describe("purge through an agent", () => {
       const { asked, at, ctmap } = yield* agent(purges)
       const { code, stderr, stdout } = yield* ctmap("purge", "--ip", "10.0.1.99")
       assert.deepStrictEqual([code, stdout, asked], [3, "", []])
-      assert.match(stderr, /deletes every entry that matches "host 10\.0\.1\.99" of the tables of the agent at/)
+      assert.match(stderr, /deletes every entry that matches "host 10\.0\.1\.99" of the global tables of the agent at/)
       assert.include(stderr, at)
       assert.match(stderr, /add --yes\n$/)
     })
@@ -202,7 +202,25 @@ describe("purge through an agent", () => {
       const { code } = yield* ctmap("purge", ...words, "--where", "dir out", "--yes")
       assert.strictEqual(code, 0)
       const selectors = { ips: ["10.0.1.99", "10.0.2.0/24", "fd00::1"], ports: ["53", "8000-8100"], protocol: "udp" }
-      assert.deepStrictEqual(asked, [{ endpoint: "purge", request: { ...selectors, where: "dir out", dryRun: false } }])
+      const request = { ...selectors, where: "dir out", owner: "global", dryRun: false }
+      assert.deepStrictEqual(asked, [{ endpoint: "purge", request }])
+    })
+  )
+
+  it.live("means the tables that the direct command means: the global ones, or those of an owner and a family", () =>
+    Effect.gen(function* () {
+      const { asked, at, ctmap } = yield* agent(purges)
+      const ip = ["--proto", "tcp"]
+      const { stderr } = yield* ctmap("purge", ...ip, "--cluster", "3", "--family", "ipv6", "--yes")
+      assert.include(stderr, `matches "tcp" of the IPv6 tables of cluster 3, agent at ${at}`)
+      yield* ctmap("purge", ...ip, "--endpoint", "7", "--dry-run")
+      assert.deepStrictEqual(
+        asked.flatMap(({ request }) => (request === undefined ? [] : [request])),
+        [
+          { protocol: "tcp", families: ["ipv6"], owner: "cluster 3", dryRun: false },
+          { protocol: "tcp", owner: "endpoint 7", dryRun: true }
+        ]
+      )
     })
   )
 
@@ -210,7 +228,11 @@ describe("purge through an agent", () => {
     Effect.gen(function* () {
       const { asked, ctmap } = yield* agent(purges)
       yield* ctmap("purge", "--ip", "10.0.1.99", "--proto", "tcp,udp", "--dry-run")
-      assert.deepStrictEqual(asked[0]?.request, { where: "host 10.0.1.99 and (tcp or udp)", dryRun: true })
+      assert.deepStrictEqual(asked[0]?.request, {
+        where: "host 10.0.1.99 and (tcp or udp)",
+        owner: "global",
+        dryRun: true
+      })
     })
   )
 
@@ -260,7 +282,7 @@ describe("nat purge-orphans through an agent", () => {
       const { code, stdout } = yield* ctmap("nat", "purge-orphans", "--family", "ipv4")
       assert.strictEqual(code, 0)
       assert.match(stdout, /^MAP +SEEN +IN ALIVE.*\ncilium_snat_v4_external +10 +3 +2 +3 +2/)
-      assert.deepStrictEqual(asked[0]?.request, { families: ["ipv4"], dryRun: false })
+      assert.deepStrictEqual(asked[0]?.request, { families: ["ipv4"], owner: "global", dryRun: false })
     })
   )
 })
@@ -273,11 +295,14 @@ describe("flags that an agent does not go by are wrong usage, and it is not aske
     [["gc", "--map", "cilium_ct4_global"], /--map: not with --agent, which collects TCP and non-TCP tables together/],
     [["gc", "--cluster", "1", "--endpoint", "1"], /name two owners/],
     [["gc", "--where", "dport"], /dport/],
-    [["purge", "--ip", "10.0.0.1", "--family", "ipv4"], /--family: not with --agent, which purges all of its tables/],
-    [["purge", "--ip", "10.0.0.1", "--cluster", "3"], /--cluster: not with/],
+    [["purge", "--ip", "10.0.0.1", "--map", "cilium_ct4_global"], /--map: not with --agent, which collects TCP and/],
+    [["purge", "--ip", "10.0.0.1", "--cluster", "3", "--endpoint", "1"], /name two owners/],
     [["purge"], /say what to purge/],
     [["purge", "--ip", "10.0.0"], /--ip "10.0.0"/],
-    [["nat", "purge-orphans", "--endpoint", "3"], /--endpoint: not with --agent, which purges all of its NAT maps/],
+    [
+      ["nat", "purge-orphans", "--endpoint", "3"],
+      /--endpoint: not with --agent, for endpoints have no NAT maps of their own/
+    ],
     [["nat", "purge-orphans", "--max-deletions", "3"], /--max-deletions: not with/],
     [["flush"], /works on the maps themselves/],
     [["nat", "flush"], /works on the maps themselves/],

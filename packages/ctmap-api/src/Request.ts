@@ -58,13 +58,16 @@ export const Protocol = word(
   "Expected the name or the number of an IP protocol, such as tcp, udp or 132"
 )
 
-/** @since 0.1.0 */
-export const Cluster = Schema.Int.check(
-  Schema.isBetween({ minimum: 1, maximum: Math.max(...ClusterId.CLUSTER_ID_MAX) })
-).annotate({ description: "The id of a remote cluster." })
+const MAX_CLUSTER = Math.max(...ClusterId.CLUSTER_ID_MAX)
+const MAX_ENDPOINT = 0xffff
 
 /** @since 0.1.0 */
-export const Endpoint = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 0xffff })).annotate({
+export const Cluster = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: MAX_CLUSTER })).annotate({
+  description: "The id of a remote cluster."
+})
+
+/** @since 0.1.0 */
+export const Endpoint = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: MAX_ENDPOINT })).annotate({
   description: "The id of an endpoint of this host."
 })
 
@@ -74,8 +77,13 @@ export const Endpoint = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum:
  * @since 0.1.0
  */
 export const Owner = Schema.String.check(
-  Schema.isPattern(/^(global|endpoint [0-9]{1,5}|cluster [0-9]{1,3})$/, {
+  Schema.isPattern(/^(global|endpoint (0|[1-9][0-9]{0,4})|cluster [1-9][0-9]{0,2})$/, {
     message: "Expected global, endpoint N or cluster N"
+  }),
+  Schema.makeFilter((owner: string) => {
+    const [of, digits] = owner.split(" ")
+    const most = of === "endpoint" ? MAX_ENDPOINT : MAX_CLUSTER
+    return digits === undefined || Number(digits) <= most ? undefined : `Expected ${of} N with N of at most ${most}`
   })
 ).annotate({
   description: "Whose maps; everybody's where it is left out.",
@@ -134,6 +142,9 @@ export const Gc = Schema.Struct({
 /** @since 0.1.0 */
 export type Gc = typeof Gc.Type
 
+/** The family of an address or a network. @since 0.1.0 */
+export const familyOf = (host: string): Family.Family => (host.includes(":") ? "ipv6" : "ipv4")
+
 /**
  * `POST /v1/purge`: delete live connections, all that fit every selector that is given. At least one is.
  *
@@ -144,21 +155,33 @@ export const Purge = Schema.Struct({
   ports: Schema.optionalKey(Schema.Array(Port).check(Schema.isMinLength(1))),
   protocol: Schema.optionalKey(Protocol),
   where: Schema.optionalKey(Where),
+  families: Schema.optionalKey(Families).annotateKey({
+    description: "Where they are left out, those that can have one of the addresses."
+  }),
+  owner: Schema.optionalKey(Owner),
   dryRun
 })
   .check(
-    Schema.makeFilter(({ ips, ports, protocol, where }) =>
-      ips === undefined && ports === undefined && protocol === undefined && where === undefined
-        ? "Say what to purge with ips, ports, protocol or where; a request without any would delete everything"
+    Schema.makeFilter(({ families, ips, ports, protocol, where }) => {
+      if (ips === undefined && ports === undefined && protocol === undefined && where === undefined) {
+        return "Say what to purge with ips, ports, protocol or where; a request without any would delete everything"
+      }
+      const isOfNone = families !== undefined && ips !== undefined && !ips.some((ip) => families.includes(familyOf(ip)))
+      return isOfNone
+        ? { path: ["families"], issue: "None of the addresses is of these families: nothing would be purged" }
         : undefined
-    )
+    })
   )
   .annotate({ identifier: "PurgeRequest", examples: [{ ips: ["10.0.1.99"], dryRun: true }] })
 /** @since 0.1.0 */
 export type Purge = typeof Purge.Type
 
 /** `POST /v1/nat/purge-orphans`. @since 0.1.0 */
-export const PurgeOrphans = Schema.Struct({ families: Schema.optionalKey(Families), dryRun }).annotate({
+export const PurgeOrphans = Schema.Struct({
+  families: Schema.optionalKey(Families),
+  owner: Schema.optionalKey(Owner),
+  dryRun
+}).annotate({
   identifier: "PurgeOrphansRequest",
   examples: [{ dryRun: true }]
 })

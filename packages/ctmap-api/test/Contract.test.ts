@@ -118,12 +118,23 @@ describe("requests", () => {
   })
 
   it("name owners as everything else does", () => {
-    for (const owner of ["global", "endpoint 7", "cluster 255"]) {
+    for (const owner of ["global", "endpoint 0", "endpoint 65535", "cluster 1", "cluster 511"]) {
       assert.strictEqual(messageOf(Request.Owner, owner), "accepted")
     }
-    for (const owner of ["", "endpoint", "cluster -1", "cluster 1 ", "Global"]) {
+    for (const owner of [
+      "",
+      "endpoint",
+      "endpoint 07",
+      "cluster 0",
+      "cluster -1",
+      "cluster 1 ",
+      "Global",
+      "global 1"
+    ]) {
       assert.include(messageOf(Request.Owner, owner), "Expected global, endpoint N or cluster N")
     }
+    assert.include(messageOf(Request.Owner, "endpoint 65536"), "Expected endpoint N with N of at most 65535")
+    assert.include(messageOf(Request.Owner, "cluster 512"), "Expected cluster N with N of at most 511")
   })
 })
 

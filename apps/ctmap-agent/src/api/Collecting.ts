@@ -3,7 +3,7 @@
  *
  * @since 0.1.0
  */
-import { type Collection, Problem, type Request } from "ctmap-api"
+import { type Collection, Problem, Request } from "ctmap-api"
 import { type CtTime, type Family, Filter, FilterParser } from "ctmap-core"
 import { type Collector, type CtMapSources, GcPass, GcRunner, type Guard, NatPass } from "ctmap-gc"
 import { type BpfError, type CtPair, type Dump, type KernelClock, Owner, Remedy, type Scan } from "ctmap-kernel"
@@ -39,15 +39,13 @@ export type CollectProblem =
 export const gc = ({ dryRun = false, families, owner, where }: Request.Gc) =>
   Effect.gen(function* () {
     const { run } = yield* GcRunner.GcRunner
-    const choose: GcRunner.Choice = (source) =>
-      (families === undefined || families.includes(source.family)) &&
-      (owner === undefined || Owner.describe(source.owner) === owner)
+    const choose = chosen(families, owner)
     const request = { expired: true, ...(where === undefined ? {} : { within: parsed(where) }) }
     return yield* answered(dryRun, ofCt, run(request, { dryRun, choose }))
   })
 
 /** Deletes what fits every selector. @since 0.1.0 */
-export const purge = ({ dryRun = false, ips, ports, protocol, where }: Request.Purge) =>
+export const purge = ({ dryRun = false, families, ips, owner, ports, protocol, where }: Request.Purge) =>
   Effect.gen(function* () {
     const { run } = yield* GcRunner.GcRunner
     const terms = [
@@ -57,26 +55,28 @@ export const purge = ({ dryRun = false, ips, ports, protocol, where }: Request.P
       ...(where === undefined ? [] : [parsed(where)])
     ]
     const filter = terms.reduce((left, right) => Filter.and(left, right))
-    const choose: GcRunner.Choice = ({ family }) => familiesOf(ips ?? []).includes(family)
+    const can = ips?.map(Request.familyOf)
+    const isOf = chosen(families, owner)
+    const choose: GcRunner.Choice = (source) => isOf(source) && (can === undefined || can.includes(source.family))
     return yield* answered(dryRun, ofCt, run({ filter }, { dryRun, choose }))
   })
 
 /** Deletes NAT entries whose connection is gone. @since 0.1.0 */
-export const purgeOrphans = ({ dryRun = false, families }: Request.PurgeOrphans) =>
+export const purgeOrphans = ({ dryRun = false, families, owner }: Request.PurgeOrphans) =>
   Effect.gen(function* () {
     const { purgeOrphans: run } = yield* GcRunner.GcRunner
-    const choose: GcRunner.Choice = ({ family }) => families === undefined || families.includes(family)
-    return yield* answered(dryRun, ofNat, run({ dryRun, choose }))
+    return yield* answered(dryRun, ofNat, run({ dryRun, choose: chosen(families, owner) }))
   })
 
 /** The schema of the request has parsed it before. */
 const parsed = (text: string): Filter.Filter => Result.getOrThrow(FilterParser.parse(text))
 
-/** The families whose tables can hold one of these addresses; both where there are none. */
-const familiesOf = (ips: ReadonlyArray<string>): ReadonlyArray<Family.Family> => {
-  const found = new Set<Family.Family>(ips.map((ip) => (ip.includes(":") ? "ipv6" : "ipv4")))
-  return found.size === 0 ? ["ipv4", "ipv6"] : [...found]
-}
+/** Pairs of these families and of this owner; all where they are left out. */
+const chosen =
+  (families: ReadonlyArray<Family.Family> | undefined, owner: string | undefined): GcRunner.Choice =>
+  (source) =>
+    (families === undefined || families.includes(source.family)) &&
+    (owner === undefined || Owner.describe(source.owner) === owner)
 
 /** Of a pass over CT maps or over a NAT map. */
 type Outcome<P> = Omit<Collection.CtOutcome, "pass"> & { readonly pass?: P }

@@ -45,10 +45,14 @@ export const purge = (agent: Agent, options: PurgeOptions) =>
     Effect.gen(function* () {
       const { dryRun, output, yes } = options
       yield* refuseSettings(options)
-      const ofOne = { "--family": options.family !== "all", ...Refuse.maps(options), ...Refuse.owners(options) }
-      yield* Refuse.refuse(ofOne, "which purges all of its tables")
+      yield* Refuse.refuse(Refuse.maps(options), wholePairs)
       const filter = yield* purgeFilter(options)
-      const request = requestOf(options, FilterPrinter.print(filter))
+      const owner = yield* ownerOf(options)
+      const request: Request.Purge = {
+        ...selectorsOf(options, FilterPrinter.print(filter)),
+        ...familiesOf(options),
+        owner
+      }
       const consequence = "with them go their NAT entries, and live connections are cut"
       if (!dryRun) {
         const look = Effect.gen(function* () {
@@ -58,7 +62,7 @@ export const purge = (agent: Agent, options: PurgeOptions) =>
           if (found.wanted > 0) yield* warn(client, passes, {})
           return found
         })
-        if (!(yield* ask({ yes, filter, whose: `the tables of the agent at ${client.at}`, consequence }, look))) return
+        if (!(yield* ask({ yes, filter, whose: whose(client, options, owner), consequence }, look))) return
       }
       const answer = client.purge({ ...request, dryRun })
       const passes = yield* reported(answer, (pairs) => PassReport.print(output, passesOf(pairs)))
@@ -66,8 +70,14 @@ export const purge = (agent: Agent, options: PurgeOptions) =>
     })
   )
 
+/** In the words of a question. */
+const whose = ({ at }: Connection.Client, { family }: Selection, owner: string): string => {
+  const tables = family === "all" ? "tables" : family === "ipv4" ? "IPv4 tables" : "IPv6 tables"
+  return owner === "global" ? `the global ${tables} of the agent at ${at}` : `the ${tables} of ${owner}, agent at ${at}`
+}
+
 /** By selectors, of which the agent makes the most; several protocols are a filter. */
-const requestOf = ({ ip, port, proto, where }: PurgeOptions, filter: string): Request.Purge => {
+const selectorsOf = ({ ip, port, proto, where }: PurgeOptions, filter: string): Request.Purge => {
   const [ips, ports, protocols] = [list(ip), list(port), list(proto === undefined ? [] : [proto])]
   const [protocol] = protocols
   if (protocols.length > 1) return { where: filter }
@@ -85,8 +95,9 @@ export const purgeOrphans = (agent: Agent, options: PurgeOrphansOptions) =>
     Effect.gen(function* () {
       const { dryRun, output } = options
       yield* Refuse.refuse({ ...Refuse.release(options), ...Refuse.passing(options) }, Refuse.settings)
-      yield* Refuse.refuse({ ...Refuse.maps(options), ...Refuse.owners(options) }, "which purges all of its NAT maps")
-      const answer = client.purgeOrphans({ ...familiesOf(options), dryRun })
+      yield* Refuse.refuse(Refuse.maps(options), "which purges whole NAT maps: --family and --cluster select them")
+      yield* Refuse.refuse(Refuse.endpoint(options), "for endpoints have no NAT maps of their own")
+      const answer = client.purgeOrphans({ ...familiesOf(options), owner: yield* ownerOf(options), dryRun })
       const passes = yield* reported(answer, (pairs) => PassReport.printNat(output, passesOf(pairs)))
       if (dryRun) yield* Effect.flatMap(limitsOf(client), (limits) => PassReport.warn(limits, passes, "request"))
     })

@@ -48,7 +48,6 @@ export const passing = ({
 export const maps = ({ map }: Pick<Selection, "map">): Given => ({ "--map": map.length > 0 })
 
 /** @since 0.1.0 */
-export const owners = ({ cluster, endpoint }: Pick<Selection, "cluster" | "endpoint">): Given => ({
-  "--cluster": cluster !== undefined,
-  "--endpoint": endpoint !== undefined
+export const endpoint = (options: Pick<Selection, "endpoint">): Given => ({
+  "--endpoint": options.endpoint !== undefined
 })
