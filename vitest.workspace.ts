@@ -8,9 +8,9 @@ export default defineConfig({
   ssr: { resolve: { conditions } },
   test: {
     pool: "threads",
-    // Tests on the kernel spawn programs and load others: on a busy machine that takes long, and a hang is one at any limit.
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    // Tests spawn programs and load others: on a busy machine that takes long, and a hang is one at any limit.
+    testTimeout: 240_000,
+    hookTimeout: 240_000,
     projects: [
       {
         extends: true,

@@ -4,10 +4,6 @@ import { once } from "node:events"
 import { existsSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { Privileged } from "ctmap-testing"
-import { vi } from "vitest"
-
-// Each test starts a program that runs for seconds.
-vi.setConfig({ testTimeout: 180_000 })
 
 const script = fileURLToPath(new URL("../../scripts/start.ts", import.meta.url))
 

@@ -13,19 +13,16 @@ const day = <A, E>(
   test: (twin: Twin) => Effect.Effect<A, E, GcRunner.GcRunner | Health.Health>,
   flags: ReadonlyArray<string> = []
 ) =>
-  it.effect(
-    name,
-    () =>
-      Effect.suspend(() => {
-        const twin = makeKernel()
-        Datapath.pinAll(twin)
-        return Effect.gen(function* () {
-          yield* (yield* GcRunner.GcRunner).initialScanDone
-          yield* test(twin)
-          assert.deepStrictEqual(yield* unwell, [])
-        }).pipe(Effect.provide(agent(twin, () => flags)), Effect.provideService(Metric.MetricRegistry, new Map()))
-      }),
-    60_000
+  it.effect(name, () =>
+    Effect.suspend(() => {
+      const twin = makeKernel()
+      Datapath.pinAll(twin)
+      return Effect.gen(function* () {
+        yield* (yield* GcRunner.GcRunner).initialScanDone
+        yield* test(twin)
+        assert.deepStrictEqual(yield* unwell, [])
+      }).pipe(Effect.provide(agent(twin, () => flags)), Effect.provideService(Metric.MetricRegistry, new Map()))
+    })
   )
 
 const rarely = ["--presence-interval", "5m", "--pressure-interval", "5m", "--no-instance-lock"]

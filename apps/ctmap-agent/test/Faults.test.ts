@@ -82,67 +82,60 @@ describe("when any one call to the kernel fails", () => {
             assert.isAbove(unwells, 0, "what kept tables from being collected shows in the health")
           })
         )
-      },
-      240_000
+      }
     )
   }
 
-  it.effect(
-    "while the agent starts, it starts all the same, and collects",
-    () =>
-      Effect.gen(function* () {
-        for (let skip = 0; ; skip++) {
-          const twin = makeKernel()
-          const { control } = twin
-          Datapath.pinAll(twin)
-          connectAll(twin)
-          control.time += 5_000_000_000n
-          const before = control.count()
-          control.failNext("any", 5, { skip })
-          let isOver = false
-          yield* living(twin, (goesOn) =>
-            Effect.gen(function* () {
-              yield* (yield* GcRunner.GcRunner).initialScanDone
-              isOver = control.count() - before <= skip
-              control.clearFaults()
-              yield* pass(twin, "40 seconds", "10 seconds")
-              assert.isTrue(goesOn(), `call ${skip}`)
-              assert.deepStrictEqual(sizes(twin), tidy, `call ${skip}`)
-              assert.deepStrictEqual(yield* unwell, [], `call ${skip}`)
-            })
-          )
-          assert.deepStrictEqual(control.openFds(), [], `call ${skip}: an fd stayed open`)
-          if (isOver) break
-        }
-      }),
-    240_000
+  it.effect("while the agent starts, it starts all the same, and collects", () =>
+    Effect.gen(function* () {
+      for (let skip = 0; ; skip++) {
+        const twin = makeKernel()
+        const { control } = twin
+        Datapath.pinAll(twin)
+        connectAll(twin)
+        control.time += 5_000_000_000n
+        const before = control.count()
+        control.failNext("any", 5, { skip })
+        let isOver = false
+        yield* living(twin, (goesOn) =>
+          Effect.gen(function* () {
+            yield* (yield* GcRunner.GcRunner).initialScanDone
+            isOver = control.count() - before <= skip
+            control.clearFaults()
+            yield* pass(twin, "40 seconds", "10 seconds")
+            assert.isTrue(goesOn(), `call ${skip}`)
+            assert.deepStrictEqual(sizes(twin), tidy, `call ${skip}`)
+            assert.deepStrictEqual(yield* unwell, [], `call ${skip}`)
+          })
+        )
+        assert.deepStrictEqual(control.openFds(), [], `call ${skip}: an fd stayed open`)
+        if (isOver) break
+      }
+    })
   )
 })
 
 describe("when the agent is stopped", () => {
-  it.effect(
-    "at any call to the kernel, from the first one of its start on, no fd, program or lock stays",
-    () =>
-      Effect.gen(function* () {
-        for (let at = 1, isOver = false; !isOver; at += 7) {
-          const twin = makeKernel()
-          const { control } = twin
-          Datapath.pinAll(twin)
-          connectAll(twin)
-          control.time += 5_000_000_000n
-          const kept = control.living()
-          const before = control.count()
-          const life = living(twin, () => pass(twin, "30 seconds", "5 seconds"))
-          const fiber = yield* Effect.forkChild(life)
-          while (control.count() - before < at && fiber.pollUnsafe() === undefined) {
-            yield* Effect.promise(() => new Promise((resume) => setImmediate(resume)))
-          }
-          isOver = fiber.pollUnsafe() !== undefined
-          yield* Fiber.interrupt(fiber)
-          assert.deepStrictEqual(control.openFds(), [], `call ${at}`)
-          assert.deepStrictEqual(control.living(), kept, `call ${at}`)
+  it.effect("at any call to the kernel, from the first one of its start on, no fd, program or lock stays", () =>
+    Effect.gen(function* () {
+      for (let at = 1, isOver = false; !isOver; at += 7) {
+        const twin = makeKernel()
+        const { control } = twin
+        Datapath.pinAll(twin)
+        connectAll(twin)
+        control.time += 5_000_000_000n
+        const kept = control.living()
+        const before = control.count()
+        const life = living(twin, () => pass(twin, "30 seconds", "5 seconds"))
+        const fiber = yield* Effect.forkChild(life)
+        while (control.count() - before < at && fiber.pollUnsafe() === undefined) {
+          yield* Effect.promise(() => new Promise((resume) => setImmediate(resume)))
         }
-      }),
-    240_000
+        isOver = fiber.pollUnsafe() !== undefined
+        yield* Fiber.interrupt(fiber)
+        assert.deepStrictEqual(control.openFds(), [], `call ${at}`)
+        assert.deepStrictEqual(control.living(), kept, `call ${at}`)
+      }
+    })
   )
 })

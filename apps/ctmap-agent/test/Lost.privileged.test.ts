@@ -2,10 +2,7 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { MapName } from "ctmap-core"
 import { Privileged, TempBpfFs } from "ctmap-testing"
-import { vi } from "vitest"
 import { clock, connections, fill, kernel, launch, look } from "./agentProcess.ts"
-
-vi.setConfig({ testTimeout: 120_000 })
 
 const often = ["--presence-interval", "500ms", "--conntrack-gc-interval", "1s"]
 const tables = ["cilium_ct4_global", "cilium_ct_any4_global", "cilium_snat_v4_external"]
@@ -35,7 +32,7 @@ Privileged.suite(describe, "the agent as a process without", () => {
     await agent.until("collected again", () => look(root, held).there === 0)
     assert.strictEqual(look(root, held).left, 0)
     await agent.until("well", () => /STATUS=(?!degraded)[^\n]*\n(?![^]*STATUS=)/.test(agent.told()))
-    assert.strictEqual((await agent.stop("SIGTERM"))[0], 0)
+    assert.strictEqual(await agent.stop("SIGTERM"), 0)
   })
 
   it("a NAT map collects, and with one that is pinned later cleans it, too", async () => {
@@ -48,7 +45,7 @@ Privileged.suite(describe, "the agent as a process without", () => {
     for (const name of ["cilium_ct4_global", "cilium_ct_any4_global"]) unpin(root, name)
     await fill(root, held)
     await agent.until("collected with NAT", () => look(root, held).there === 0 && look(root, held).left === 0)
-    assert.strictEqual((await agent.stop("SIGTERM"))[0], 0)
+    assert.strictEqual(await agent.stop("SIGTERM"), 0)
   })
 
   it("a clock that fits deletes nothing and says why, and collects the tables of which the times fit", async () => {
@@ -65,6 +62,6 @@ Privileged.suite(describe, "the agent as a process without", () => {
     await fill(root, expired)
     await agent.until("collected", () => look(root, expired).there === 0)
     await agent.until("well", () => /STATUS=(?!degraded)[^\n]*\n(?![^]*STATUS=)/.test(agent.told()))
-    assert.strictEqual((await agent.stop("SIGTERM"))[0], 0)
+    assert.strictEqual(await agent.stop("SIGTERM"), 0)
   })
 })

@@ -22,22 +22,19 @@ const troubled = <A, E>(
   flags: ReadonlyArray<string> = often,
   change?: (twin: Twin) => Parameters<typeof agent>[2]
 ) =>
-  it.effect(
-    name,
-    () =>
-      Effect.suspend(() => {
-        const twin = makeKernel()
-        Datapath.pinAll(twin)
-        return Effect.gen(function* () {
-          const { failure } = yield* Lifecycle.Lifecycle
-          const end = yield* Effect.forkChild(Effect.exit(failure), { startImmediately: true })
-          yield* (yield* GcRunner.GcRunner).initialScanDone
-          yield* test(twin)
-          assert.isUndefined(end.pollUnsafe(), "the agent goes on")
-          yield* Fiber.interrupt(end)
-        }).pipe(Effect.provide(agent(twin, () => flags, change?.(twin))))
-      }),
-    120_000
+  it.effect(name, () =>
+    Effect.suspend(() => {
+      const twin = makeKernel()
+      Datapath.pinAll(twin)
+      return Effect.gen(function* () {
+        const { failure } = yield* Lifecycle.Lifecycle
+        const end = yield* Effect.forkChild(Effect.exit(failure), { startImmediately: true })
+        yield* (yield* GcRunner.GcRunner).initialScanDone
+        yield* test(twin)
+        assert.isUndefined(end.pollUnsafe(), "the agent goes on")
+        yield* Fiber.interrupt(end)
+      }).pipe(Effect.provide(agent(twin, () => flags, change?.(twin))))
+    })
   )
 
 /** Makes a connection of each family that expires at once, and an orphan. */

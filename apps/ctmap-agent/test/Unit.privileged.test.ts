@@ -6,10 +6,8 @@ import { join } from "node:path"
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { MapName, MapSpec } from "ctmap-core"
 import { Privileged, TempBpfFs } from "ctmap-testing"
-import { onTestFinished, vi } from "vitest"
+import { onTestFinished } from "vitest"
 import { clock, connections, fill, kernel, launch, look } from "./agentProcess.ts"
-
-vi.setConfig({ testTimeout: 120_000 })
 
 const read = (name: string): string => readFileSync(new URL(`../../../deploy/systemd/${name}`, import.meta.url), "utf8")
 
@@ -91,7 +89,7 @@ Privileged.suite(describe, "what is left to the agent", () => {
     await agent.until("well", () => agent.told().includes("STATUS=running; 2 conntrack and 1 NAT maps are pinned"))
     isWhole()
     assert.notInclude(agent.log(), "level=WARN")
-    assert.strictEqual((await agent.stop("SIGTERM"))[0], 0)
+    assert.strictEqual(await agent.stop("SIGTERM"), 0)
   })
 
   it("those of signals.conf, to hear signals as well", async () => {
@@ -100,7 +98,7 @@ Privileged.suite(describe, "what is left to the agent", () => {
     await agent.until("collected", isCollected)
     await agent.until("reading signals", () => agent.told().includes("STATUS=running; reading; "))
     isWhole()
-    assert.strictEqual((await agent.stop("SIGTERM"))[0], 0)
+    assert.strictEqual(await agent.stop("SIGTERM"), 0)
   })
 
   it("those of clusters.conf, to make the outer maps of clusters", async () => {
@@ -109,7 +107,7 @@ Privileged.suite(describe, "what is left to the agent", () => {
     await agent.until("collected", isCollected)
     const names = kernel.listDirectory(MapName.pinPath(root, "").replace(/\/$/, ""))
     assert.isAtLeast(String(names).match(/cilium_per_cluster/g)?.length ?? 0, 4)
-    assert.strictEqual((await agent.stop("SIGTERM"))[0], 0)
+    assert.strictEqual(await agent.stop("SIGTERM"), 0)
   })
 
   it.skipIf(tools.length > 0)("its filter lets every system call through that the agent makes", async () => {
@@ -145,6 +143,6 @@ Privileged.suite(describe, "what is left to the agent", () => {
     await agent.until("collected", isCollected)
     await agent.until("well", () => agent.told().includes("STATUS=running; 2 conntrack and 1 NAT maps are pinned"))
     isWhole()
-    assert.strictEqual((await agent.stop("SIGTERM"))[0], 0)
+    assert.strictEqual(await agent.stop("SIGTERM"), 0)
   })
 })

@@ -13,8 +13,6 @@ const agentProgram = fileURLToPath(new URL("../../ctmap-agent/src/bin.ts", impor
 const program = fileURLToPath(new URL("../src/run.ts", import.meta.url))
 const fs = TempBpfFs.make()
 
-vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 })
-
 const u32 = (value: number): string => Buffer.from(Uint32Array.of(value).buffer).toString("hex")
 const now = Math.floor(Number(process.hrtime.bigint() / 1_000_000_000n))
 
@@ -54,7 +52,7 @@ Privileged.suite(describe, "the commands through the agent, as a process on real
 
   const start = async () => {
     const args = ["--conditions=ctmap-source", agentProgram, "--bpffs-root", root, "--api-socket", socket]
-    const child = spawn(process.execPath, [...args, "--orphan-purge-interval", "0"], {
+    const child = spawn(process.execPath, [...args, "--orphan-purge-interval", "0", "--conntrack-gc-interval", "1h"], {
       env: { PATH: process.env["PATH"], CTMAP_CONFIG: "/dev/null" },
       stdio: "ignore"
     })
@@ -64,12 +62,12 @@ Privileged.suite(describe, "the commands through the agent, as a process on real
         const { code, stdout } = await via("status", "-o", "json")
         return code === 0 && (JSON.parse(stdout) as { gc: { initialScanDone: boolean } }).gc.initialScanDone
       },
-      { timeout: 60_000, interval: 200 }
+      { timeout: 120_000, interval: 200 }
     )
   }
   const stop = async (signal: NodeJS.Signals) => {
     const child = agent
-    if (child === undefined || child.exitCode !== null) return
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return
     const ended = new Promise((resolve) => child.once("close", resolve))
     child.kill(signal)
     await ended
@@ -91,7 +89,7 @@ Privileged.suite(describe, "the commands through the agent, as a process on real
           await via("gc", "--dry-run")
           return heard.text.includes(what)
         },
-        { timeout: 30_000, interval: 100 }
+        { timeout: 120_000, interval: 100 }
       )
     const end = async () => {
       fiber.interruptUnsafe()
@@ -157,7 +155,7 @@ Privileged.suite(describe, "the commands through the agent, as a process on real
   })
 
   it("collect what has expired, and who watches sees it go", async () => {
-    await fill(connections("0a000002", 30, now - 100))
+    await fill(connections("0a000002", 30, 0))
     const before = (await saved()).length
     const look = await via("gc", "--dry-run", "-o", "json")
     const sum = (text: string, name: string) =>
@@ -178,7 +176,7 @@ Privileged.suite(describe, "the commands through the agent, as a process on real
         .split("\n")
         .map((line) => JSON.parse(line) as { event: string; reason: string; map: string })
         .filter(({ event }) => event === "deleted")
-    await vi.waitUntil(() => seen().length >= 30, { timeout: 60_000 })
+    await vi.waitUntil(() => seen().length >= 30, { timeout: 120_000 })
     assert.strictEqual(await end(), 130)
     assert.strictEqual(seen().length, 30)
     for (const { map, reason } of seen()) assert.deepStrictEqual([reason, map], ["expired", "cilium_ct4_global"])
@@ -200,15 +198,15 @@ Privileged.suite(describe, "the commands through the agent, as a process on real
 
   it("keep watching when the agent is started again, however it ended", async () => {
     const { heard, notes, shows, stop: end } = watch()
-    await fill(connections("0a000002", 3, now - 100))
+    await fill(connections("0a000002", 3, 0))
     await shows("expired: TCP OUT 10.0.0.2:")
     const again = async (times: number, signal: NodeJS.Signals) => {
       await stop(signal)
-      await vi.waitUntil(() => notes.filter((line) => line.includes("is gone")).length === times, { timeout: 60_000 })
+      await vi.waitUntil(() => notes.filter((line) => line.includes("is gone")).length === times, { timeout: 120_000 })
       await start()
-      await vi.waitUntil(() => notes.filter((line) => line.endsWith("is back")).length === times, { timeout: 60_000 })
+      await vi.waitUntil(() => notes.filter((line) => line.endsWith("is back")).length === times, { timeout: 120_000 })
       heard.text = ""
-      await fill(connections("0a000002", 3, now - 100))
+      await fill(connections("0a000002", 3, 0))
       await shows("expired: TCP OUT 10.0.0.2:")
     }
     await again(1, "SIGTERM")

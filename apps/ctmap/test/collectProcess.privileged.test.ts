@@ -13,9 +13,6 @@ const node = [process.execPath, "--conditions=ctmap-source", source]
 const fs = TempBpfFs.make()
 const pods = recorded("pods-ktime", "before")
 
-// Each test starts the program several times.
-vi.setConfig({ testTimeout: 120_000 })
-
 const sizes = (n: number) =>
   ["--bpf-ct-global-tcp-max", "--bpf-ct-global-any-max", "--bpf-nat-global-max"].flatMap((flag) => [flag, String(n)])
 
@@ -86,7 +83,7 @@ Privileged.suite(describe, "the commands that delete, as a process", () => {
     const { args, saved } = await place("terminal", large, 65_536)
     const { child, ended, heard } = onTerminal([...args, ...slow, "--now", "1000"])
     await vi.waitUntil(() => /cilium_ct4_global \[#*\.*\] +\d+ %  [\d,]+ of [\d,]+/.test(heard.text), {
-      timeout: 60_000
+      timeout: 120_000
     })
     child.stdin?.write("\u0003")
     assert.strictEqual(await ended, 130)
@@ -106,7 +103,7 @@ Privileged.suite(describe, "the commands that delete, as a process", () => {
     const { ended, heard } = follow(child)
     const left = async () =>
       (JSON.parse((await here("count", "-o", "json")).stdout) as { readonly total: number }).total
-    await vi.waitUntil(async () => (await left()) < many, { timeout: 60_000 })
+    await vi.waitUntil(async () => (await left()) < many, { timeout: 120_000 })
     child.kill("SIGTERM")
     assert.strictEqual(await ended, 143)
     const [row] = JSON.parse(heard.text) as ReadonlyArray<Record<string, unknown>>
@@ -123,7 +120,7 @@ Privileged.suite(describe, "the commands that delete, as a process", () => {
     it(`asks on a terminal how many entries may go: ${name} ${code === 0 ? "deletes them" : "changes nothing"}`, async () => {
       const { args, saved } = await place(`asks-${code}-${answer.codePointAt(0)}`, pods, 8192)
       const { child, ended, heard } = onTerminal([...args, "purge", "--proto", "tcp", "--port", "80"])
-      await vi.waitUntil(() => heard.text.includes("Delete "), { timeout: 20_000 })
+      await vi.waitUntil(() => heard.text.includes("Delete "), { timeout: 120_000 })
       child.stdin?.write(answer)
       assert.strictEqual(await ended, code, heard.text)
       const asked =

@@ -72,7 +72,7 @@ describe("a signal", () => {
     closeSync(writer)
     onTestFinished(() => void child.kill("SIGKILL"))
     // Once its first byte is there, it is inside the write that does not fit.
-    await vi.waitUntil(() => takes(reader), { timeout: 10_000, interval: 5 })
+    await vi.waitUntil(() => takes(reader), { timeout: 120_000, interval: 5 })
     return { child, reader }
   }
 

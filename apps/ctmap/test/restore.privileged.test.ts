@@ -19,9 +19,6 @@ import { onTestFinished, vi } from "vitest"
 const source = fileURLToPath(new URL("../src/run.ts", import.meta.url))
 const fs = TempBpfFs.make()
 
-// Each test starts the program several times.
-vi.setConfig({ testTimeout: 60_000 })
-
 const line = (n: number): string => {
   const key = `${(n + 1).toString(16).padStart(8, "0")}${"00".repeat(8)}0600`
   return `cilium_ct4_global\t${key}\t${"00".repeat(56)}\n`
@@ -125,10 +122,7 @@ Privileged.suite(describe, "restoring what comes through a pipe, into a table of
         () =>
           openFiles(child.pid!).some((path) => path.startsWith(`${spool}/`) && path.endsWith(" (deleted)")) &&
           readdirSync(spool).length === 0,
-        {
-          timeout: 10_000,
-          interval: 5
-        }
+        { timeout: 120_000, interval: 5 }
       )
       const ended = new Promise((resolve) => child.once("exit", resolve))
       child.kill(signal)
@@ -154,7 +148,7 @@ Privileged.suite(describe, "restoring what comes through a pipe, into a table of
     writeFileSync(`${directory}/table.tsv`, lines(10))
     const command = `${process.execPath} --conditions=ctmap-source ${source} --bpffs-root ${fs.path}/asked snapshot restore ${directory}/table.tsv --replace`
     const answer = (input: string) =>
-      spawnSync("script", ["-qec", command, "/dev/null"], { input, encoding: "utf8", timeout: 20_000 })
+      spawnSync("script", ["-qec", command, "/dev/null"], { input, encoding: "utf8", timeout: 120_000 })
     const no = answer("n")
     assert.include(no.stdout, "cilium_ct4_global: 300 entries are there, 10 are in the snapshot")
     assert.include(no.stdout, "Replace what a map that is not empty holds?")

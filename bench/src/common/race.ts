@@ -176,8 +176,14 @@ const makeWays = Effect.fnUntraced(function* (kernel: Bpf.Calls, pair: CtPair.Ct
   ] satisfies ReadonlyArray<Way>
 })
 
-/** Rounds of all ways in turn, for so many seconds. With `pins`, this process keeps to the first CPU from here on. */
-export const race = Effect.fnUntraced(function* (seconds: number, { pins }: { readonly pins: boolean }) {
+/**
+ * Rounds of all ways in turn, for so many seconds, and until there were `atLeast` refreshes for each. With `pins`, this
+ * process keeps to the first CPU from here on.
+ */
+export const race = Effect.fnUntraced(function* (
+  seconds: number,
+  { atLeast = 0, pins }: { readonly atLeast?: number; readonly pins: boolean }
+) {
   const kernel = yield* Bpf.Bpf
   const tcp = yield* BpfMap.create(Pair.ctSpec("ipv4", 4096), "race_ct")
   const any = yield* BpfMap.create(Pair.ctSpec("ipv4", 64), "race_any")
@@ -203,7 +209,7 @@ export const race = Effect.fnUntraced(function* (seconds: number, { pins }: { re
   const spreadOf = (way: string) => (way === name.portable || way === name.nextKey ? slow : new Spread())
   const rounds = ways.map((way) => new Rounds(way, spreadOf(way.name), kernel, tcp.fd, slots))
   const end = performance.now() + seconds * 1000
-  while (performance.now() < end) {
+  while (performance.now() < end || rounds.some((of) => of.result().refreshes < atLeast)) {
     for (const of of rounds) {
       of.prepare()
       Atomics.store(words, at.delay, of.spread.delay())

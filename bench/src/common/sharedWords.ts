@@ -14,8 +14,8 @@ export const race = { round: 0, done: 1, delay: 2, ready: 3, entries: 4 } as con
 export const churn = { stop: 0, ready: 1, inserted: 2, removed: 3, replaced: 4 } as const
 
 /**
- * Words of the soak: whether the datapath has begun, whether it makes connections (0), only keeps them alive (1) or ends
- * (2), and what it did.
+ * Words of the soak: whether the datapath has begun (1) and makes connections no more (2), whether it is to make them (0),
+ * only to keep them alive (1) or to end (2), and what it did.
  */
 export const soak = {
   ready: 0,

@@ -95,6 +95,8 @@ for (let i = 0; i < entries; i++) begin(tcp, full, first.idle + i, lives.idle, B
 /** When they expire is known, when their next packet comes is not: some time before or after the next pass. */
 const toRefresh = new Agenda()
 const toCheck = new Agenda()
+/** Until when those that are to be looked for were refreshed. */
+const refreshedUntil = new Map<number, number>()
 const nextPacket = (): number => (lives.racing + Math.random() * raceSeconds * 1.5) * 1000
 for (let i = 0; i < racing; i++) {
   begin(udp, roomy, first.racing + i, lives.racing, Bpf.NOEXIST)
@@ -102,10 +104,12 @@ for (let i = 0; i < racing; i++) {
 }
 
 const race = (): void => {
+  const until = seconds() + lives.racing
   refresh(toRefresh.take(), lives.racing, (number, wasThere) => {
     if (wasThere) {
       add(at.raced)
       toCheck.put(number, 1000)
+      refreshedUntil.set(number, until)
       return
     }
     // It was collected in time: a new connection.
@@ -116,7 +120,8 @@ const race = (): void => {
     udp.set(number)
     const isThere = kernel.lookup(roomy, udp.key, udp.value) === 0
     if (!isThere) {
-      add(at.lost)
+      // Where this process had to wait for so long that it has expired again, nobody did wrong.
+      if (seconds() <= refreshedUntil.get(number)!) add(at.lost)
       begin(udp, roomy, number, lives.racing, Bpf.NOEXIST)
     }
     toRefresh.put(number, nextPacket() - (isThere ? 1000 : 0))
@@ -171,7 +176,10 @@ const work = (): void => {
 
 Atomics.store(words, at.ready, 1)
 while (Atomics.load(words, at.phase) < 2) {
+  const phase = Atomics.load(words, at.phase)
   work()
+  // No connection is made any more.
+  if (phase === 1) Atomics.store(words, at.ready, 2)
   Atomics.wait(pause, 0, 0, 4)
 }
 sender.close()

@@ -35,27 +35,24 @@ Privileged.suite(describe, "an agent that is killed with -9", () => {
   })
 
   for (const work of ["create", "delete"] as const) {
-    it.live(
-      `between any two steps of ${work}: the next start leaves everything whole`,
-      () =>
-        Effect.gen(function* () {
-          const outcomes = new Set<string>()
-          // First to its end: only a process that ends by itself keeps what it compiled.
-          for (let nth = 0; ; nth++) {
-            const ended = yield* Effect.gen(function* () {
-              yield* Cases.before(work)
-              const how = yield* run(yield* Pins.BpfFsRoot, work, nth)
-              const { ct, nat } = yield* Rig.life(Effect.andThen(Rig.openBoth, Effect.scoped(verify)))
-              outcomes.add(`${ct} ${nat}`)
-              return how
-            }).pipe(Effect.provide(LibBpf.layer), Effect.provideService(Pins.BpfFsRoot, `${bpffs.path}/${work}-${nth}`))
-            assert.strictEqual(ended === "0" || ended === "SIGKILL", true, ended)
-            if (ended === "0" && nth > 0) break
-            assert.isBelow(nth, 100)
-          }
-          assert.sameMembers([...outcomes], ["0 0", "4 2", work === "create" ? "4 0" : "0 2"])
-        }),
-      120_000
+    it.live(`between any two steps of ${work}: the next start leaves everything whole`, () =>
+      Effect.gen(function* () {
+        const outcomes = new Set<string>()
+        // First to its end: only a process that ends by itself keeps what it compiled.
+        for (let nth = 0; ; nth++) {
+          const ended = yield* Effect.gen(function* () {
+            yield* Cases.before(work)
+            const how = yield* run(yield* Pins.BpfFsRoot, work, nth)
+            const { ct, nat } = yield* Rig.life(Effect.andThen(Rig.openBoth, Effect.scoped(verify)))
+            outcomes.add(`${ct} ${nat}`)
+            return how
+          }).pipe(Effect.provide(LibBpf.layer), Effect.provideService(Pins.BpfFsRoot, `${bpffs.path}/${work}-${nth}`))
+          assert.strictEqual(ended === "0" || ended === "SIGKILL", true, ended)
+          if (ended === "0" && nth > 0) break
+          assert.isBelow(nth, 100)
+        }
+        assert.sameMembers([...outcomes], ["0 0", "4 2", work === "create" ? "4 0" : "0 2"])
+      })
     )
   }
 })

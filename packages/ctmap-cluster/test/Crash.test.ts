@@ -12,38 +12,35 @@ const EIO = 5
 
 describe("a process that dies at any call", () => {
   for (const work of ["create", "delete"] as const) {
-    it.live(
-      `while it is to ${work} a cluster: the next start leaves everything whole`,
-      () =>
-        Effect.gen(function* () {
-          const outcomes = new Set<string>()
-          for (let at = 1; ; at++) {
-            const isOver = yield* Effect.gen(function* () {
-              const control = yield* BpfMemory.Control
-              yield* Cases.before(work)
-              let left = at
-              // A dead process makes no more calls; what it had open is closed for it.
-              const forget = control.onCall((call) => {
-                if (call !== "close" && --left <= 0) throw new Error("killed")
-              })
-              const exit = yield* Effect.exit(Cases.during(work))
-              forget()
-              const bpf = yield* Bpf.Bpf
-              for (const { fd } of control.openFds()) bpf.close(fd)
-              const next = Effect.andThen(Rig.openBoth, Effect.scoped(verify))
-              const { ct, nat } = yield* Rig.life(next)
-              outcomes.add(`${ct} ${nat}`)
-              yield* Cases.during(work)
-              const done = yield* Rig.life(Effect.scoped(verify))
-              assert.deepStrictEqual(done, work === "create" ? { ct: 4, nat: 2 } : { ct: 0, nat: 0 }, `call ${at}`)
-              return Exit.isSuccess(exit)
-            }).pipe(Effect.provide(BpfMemory.layerTest()))
-            if (isOver) break
-            assert.isBelow(at, 2000)
-          }
-          assert.sameMembers([...outcomes], ["0 0", "4 2", work === "create" ? "4 0" : "0 2"])
-        }),
-      30_000
+    it.live(`while it is to ${work} a cluster: the next start leaves everything whole`, () =>
+      Effect.gen(function* () {
+        const outcomes = new Set<string>()
+        for (let at = 1; ; at++) {
+          const isOver = yield* Effect.gen(function* () {
+            const control = yield* BpfMemory.Control
+            yield* Cases.before(work)
+            let left = at
+            // A dead process makes no more calls; what it had open is closed for it.
+            const forget = control.onCall((call) => {
+              if (call !== "close" && --left <= 0) throw new Error("killed")
+            })
+            const exit = yield* Effect.exit(Cases.during(work))
+            forget()
+            const bpf = yield* Bpf.Bpf
+            for (const { fd } of control.openFds()) bpf.close(fd)
+            const next = Effect.andThen(Rig.openBoth, Effect.scoped(verify))
+            const { ct, nat } = yield* Rig.life(next)
+            outcomes.add(`${ct} ${nat}`)
+            yield* Cases.during(work)
+            const done = yield* Rig.life(Effect.scoped(verify))
+            assert.deepStrictEqual(done, work === "create" ? { ct: 4, nat: 2 } : { ct: 0, nat: 0 }, `call ${at}`)
+            return Exit.isSuccess(exit)
+          }).pipe(Effect.provide(BpfMemory.layerTest()))
+          if (isOver) break
+          assert.isBelow(at, 2000)
+        }
+        assert.sameMembers([...outcomes], ["0 0", "4 2", work === "create" ? "4 0" : "0 2"])
+      })
     )
   }
 })

@@ -70,8 +70,7 @@ export const contract = (name: string, kernel: Kernel): void => {
         const found = yield* Rig.life(Effect.andThen(Rig.openBoth, Rig.findings()))
         assert.deepStrictEqual(found, [])
         assert.isAtMost(seen.most, 24)
-      }),
-      180_000
+      })
     )
   })
 }

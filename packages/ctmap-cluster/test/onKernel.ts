@@ -14,16 +14,10 @@ export interface Kernel {
 /** Defines tests on a kernel: each in a directory of its own, on a clock that runs. */
 export const testsOf = (area: string, kernel: Kernel) => {
   let number = 0
-  return <A, E>(title: string, body: Effect.Effect<A, E, Bpf.Bpf | Scope.Scope>, timeout?: number): void => {
+  return <A, E>(title: string, body: Effect.Effect<A, E, Bpf.Bpf | Scope.Scope>): void => {
     const root = `${kernel.root}/${area}/${number++}`
-    it.live(
-      title,
-      () =>
-        Effect.scoped(body).pipe(
-          Effect.provide(Layer.fresh(kernel.layer)),
-          Effect.provideService(Pins.BpfFsRoot, root)
-        ),
-      timeout
+    it.live(title, () =>
+      Effect.scoped(body).pipe(Effect.provide(Layer.fresh(kernel.layer)), Effect.provideService(Pins.BpfFsRoot, root))
     )
   }
 }

@@ -20,9 +20,6 @@ const count = (labels: Readonly<Record<string, string>>) =>
     return sum
   })
 
-/** Milliseconds, on a machine with much else to do. */
-const PATIENCE = 60_000
-
 Privileged.suite(describe, "signals of a datapath", () => {
   const fs = TempBpfFs.make()
   beforeAll(fs.start)
@@ -62,105 +59,96 @@ Privileged.suite(describe, "signals of a datapath", () => {
       assert.strictEqual(yield* count(labels), expected)
     })
 
-  it.live(
-    "arrive of both kinds and families, from every CPU that is online",
-    () =>
-      run(
-        Effect.gen(function* () {
-          const { send, cpus } = yield* started
-          yield* Effect.gen(function* () {
-            const { start } = yield* Signals.Signals
-            const { queue } = yield* SignalQueue.subscribe()
-            yield* start
-            const sequence = [
-              [NAT, 0],
-              [CT, 1],
-              [NAT, 1],
-              [CT, 0]
-            ] as const
-            for (const cpu of cpus) {
-              for (const words of sequence) assert.strictEqual(send({ cpu, words }).error, 0)
-              yield* Effect.yieldNow
-            }
-            // Of another size, as a datapath that says more might send.
-            assert.strictEqual(send({ cpu: cpus[0]!, words: [CT, 1], size: 40 }).error, 0)
-            assert.strictEqual(send({ cpu: cpus[0]!, words: [AUTH, 0x1234], size: 16 }).error, 0)
-            yield* until({ status: "received" }, 4 * cpus.length + 1)
-            yield* until({ signal: "auth_required", status: "unregistered" }, 1)
-            const heard = (yield* Queue.takeAll(queue)).map(({ signal, family }) => `${signal} ${family}`)
-            assert.deepStrictEqual(heard.slice(0, 4).toSorted(), [
-              "ct_fill_up ipv4",
-              "ct_fill_up ipv6",
-              "nat_fill_up ipv4",
-              "nat_fill_up ipv6"
-            ])
-            assert.strictEqual(heard.length, 4 * cpus.length + 1)
-            assert.strictEqual(yield* count({ signal: "ct_fill_up", data: "ipv6" }), cpus.length + 1)
-          }).pipe(Effect.scoped, Effect.provide(Signals.layer))
-          // Nobody reads any more, and nothing is queued for nobody.
-          for (const cpu of cpus) assert.strictEqual(send({ cpu }).error, -2)
-        })
-      ).pipe(Effect.provide(LibBpf.layer)),
-    PATIENCE
+  it.live("arrive of both kinds and families, from every CPU that is online", () =>
+    run(
+      Effect.gen(function* () {
+        const { send, cpus } = yield* started
+        yield* Effect.gen(function* () {
+          const { start } = yield* Signals.Signals
+          const { queue } = yield* SignalQueue.subscribe()
+          yield* start
+          const sequence = [
+            [NAT, 0],
+            [CT, 1],
+            [NAT, 1],
+            [CT, 0]
+          ] as const
+          for (const cpu of cpus) {
+            for (const words of sequence) assert.strictEqual(send({ cpu, words }).error, 0)
+            yield* Effect.yieldNow
+          }
+          // Of another size, as a datapath that says more might send.
+          assert.strictEqual(send({ cpu: cpus[0]!, words: [CT, 1], size: 40 }).error, 0)
+          assert.strictEqual(send({ cpu: cpus[0]!, words: [AUTH, 0x1234], size: 16 }).error, 0)
+          yield* until({ status: "received" }, 4 * cpus.length + 1)
+          yield* until({ signal: "auth_required", status: "unregistered" }, 1)
+          const heard = (yield* Queue.takeAll(queue)).map(({ signal, family }) => `${signal} ${family}`)
+          assert.deepStrictEqual(heard.slice(0, 4).toSorted(), [
+            "ct_fill_up ipv4",
+            "ct_fill_up ipv6",
+            "nat_fill_up ipv4",
+            "nat_fill_up ipv6"
+          ])
+          assert.strictEqual(heard.length, 4 * cpus.length + 1)
+          assert.strictEqual(yield* count({ signal: "ct_fill_up", data: "ipv6" }), cpus.length + 1)
+        }).pipe(Effect.scoped, Effect.provide(Signals.layer))
+        // Nobody reads any more, and nothing is queued for nobody.
+        for (const cpu of cpus) assert.strictEqual(send({ cpu }).error, -2)
+      })
+    ).pipe(Effect.provide(LibBpf.layer))
   )
 
-  it.live(
-    "are refused where they are sent while they are muted, and arrive again afterwards",
-    () =>
-      run(
-        Effect.gen(function* () {
-          const { send, cpus } = yield* started
-          yield* Effect.gen(function* () {
-            const { start } = yield* Signals.Signals
-            const { mute, unmute } = yield* SignalQueue.subscribe()
-            yield* start
-            for (let round = 1; round <= 3; round++) {
-              for (const cpu of cpus) assert.strictEqual(send({ cpu }).sent, 1)
-              yield* until({ status: "received" }, round * cpus.length)
-              yield* mute
-              for (const cpu of cpus) assert.strictEqual(send({ cpu }).error, -2)
-              yield* unmute
-            }
-            assert.strictEqual(yield* count({ status: "muted" }), 0)
-          }).pipe(Effect.scoped, Effect.provide(Signals.layer))
-        })
-      ).pipe(Effect.provide(LibBpf.layer)),
-    PATIENCE
+  it.live("are refused where they are sent while they are muted, and arrive again afterwards", () =>
+    run(
+      Effect.gen(function* () {
+        const { send, cpus } = yield* started
+        yield* Effect.gen(function* () {
+          const { start } = yield* Signals.Signals
+          const { mute, unmute } = yield* SignalQueue.subscribe()
+          yield* start
+          for (let round = 1; round <= 3; round++) {
+            for (const cpu of cpus) assert.strictEqual(send({ cpu }).sent, 1)
+            yield* until({ status: "received" }, round * cpus.length)
+            yield* mute
+            for (const cpu of cpus) assert.strictEqual(send({ cpu }).error, -2)
+            yield* unmute
+          }
+          assert.strictEqual(yield* count({ status: "muted" }), 0)
+        }).pipe(Effect.scoped, Effect.provide(Signals.layer))
+      })
+    ).pipe(Effect.provide(LibBpf.layer))
   )
 
-  it.live(
-    "come through a flood of 100000: each is received, or counted as overflow or lost",
-    () =>
-      run(
-        Effect.gen(function* () {
-          const { send, cpus } = yield* started
-          yield* Effect.gen(function* () {
-            const { start } = yield* Signals.Signals
-            const { queue, dropped } = yield* SignalQueue.subscribe()
-            yield* start
-            let sent = 0
-            let failed = 0
-            for (let turn = 0; turn * SignalSender.MOST < 100_000; turn++) {
-              const outcome = send({ cpu: cpus[turn % cpus.length]!, count: SignalSender.MOST })
-              sent += outcome.sent
-              failed += outcome.failed
-              if (turn % 4 === 0) yield* Effect.sleep("1 millis")
-            }
-            assert.isAbove(failed, 0)
-            const handled = Effect.map(
-              Effect.all([count({ status: "received" }), count({ status: "channel overflow" })]),
-              ([received, overflow]) => received + overflow
-            )
-            while ((yield* handled) < sent) yield* Effect.sleep("2 millis")
-            // What a CPU has lost is told with its next signal.
-            for (const cpu of cpus) sent += send({ cpu }).sent
-            while ((yield* handled) < sent) yield* Effect.sleep("2 millis")
-            assert.deepStrictEqual([yield* handled, yield* count({ status: "lost" })], [sent, failed])
-            assert.strictEqual(dropped(), yield* count({ status: "channel overflow" }))
-            assert.strictEqual(yield* Queue.size(queue), Math.min(sent, SignalQueue.CAPACITY))
-          }).pipe(Effect.scoped, Effect.provide(Signals.layer))
-        })
-      ).pipe(Effect.provide(LibBpf.layer)),
-    PATIENCE
+  it.live("come through a flood of 100000: each is received, or counted as overflow or lost", () =>
+    run(
+      Effect.gen(function* () {
+        const { send, cpus } = yield* started
+        yield* Effect.gen(function* () {
+          const { start } = yield* Signals.Signals
+          const { queue, dropped } = yield* SignalQueue.subscribe()
+          yield* start
+          let sent = 0
+          let failed = 0
+          for (let turn = 0; turn * SignalSender.MOST < 100_000; turn++) {
+            const outcome = send({ cpu: cpus[turn % cpus.length]!, count: SignalSender.MOST })
+            sent += outcome.sent
+            failed += outcome.failed
+            if (turn % 4 === 0) yield* Effect.sleep("1 millis")
+          }
+          assert.isAbove(failed, 0)
+          const handled = Effect.map(
+            Effect.all([count({ status: "received" }), count({ status: "channel overflow" })]),
+            ([received, overflow]) => received + overflow
+          )
+          while ((yield* handled) < sent) yield* Effect.sleep("2 millis")
+          // What a CPU has lost is told with its next signal.
+          for (const cpu of cpus) sent += send({ cpu }).sent
+          while ((yield* handled) < sent) yield* Effect.sleep("2 millis")
+          assert.deepStrictEqual([yield* handled, yield* count({ status: "lost" })], [sent, failed])
+          assert.strictEqual(dropped(), yield* count({ status: "channel overflow" }))
+          assert.strictEqual(yield* Queue.size(queue), Math.min(sent, SignalQueue.CAPACITY))
+        }).pipe(Effect.scoped, Effect.provide(Signals.layer))
+      })
+    ).pipe(Effect.provide(LibBpf.layer))
   )
 })
