@@ -7,7 +7,7 @@
  * @since 0.1.0
  */
 import type { Family } from "ctmap-core"
-import type { GcPass, GcRunner, GcSchedule } from "ctmap-gc"
+import type { GcPass, GcRunner, GcSchedule, NatPass } from "ctmap-gc"
 import { BpfError, CtPair } from "ctmap-kernel"
 import * as Cause from "effect/Cause"
 import * as Exit from "effect/Exit"
@@ -19,6 +19,8 @@ const MOST = 8
 export interface PassHealth {
   /** Takes a pass that has ended. */
   readonly note: (pass: GcPass.GcPass) => void
+  /** Takes a purge of NAT entries that has ended, whoever wanted it. */
+  readonly notePurge: (pass: NatPass.NatPass) => void
   /** Takes what the schedule knows of its last round. */
   readonly compare: (last: GcSchedule.Status["last"]) => void
   /** Takes what came of a purge of orphans over some families. */
@@ -42,12 +44,20 @@ export const make = (): PassHealth => {
     },
     note: (pass) => {
       const pair = `${pass.family} ${pass.owner}`
-      if (pass.completed) {
-        if (!pass.dryRun) pairs.delete(pair)
-        // Somebody no longer wanted it, or the agent stops; who asked for it has been told, and a round tells for itself.
-      } else if (!pass.dryRun && pass.why !== "interrupted" && pass.trigger !== "request") {
+      if (pass.dryRun) return
+      if (pass.completed) pairs.delete(pair)
+      // Somebody no longer wanted it, or the agent stops: no trouble. Of what somebody asked for, that one has been told,
+      // and rounds tell of what is wrong with the pair; that somebody wanted more than may go, only this can tell.
+      else if (pass.stoppedBy === "guard" || (pass.stoppedBy !== "interruption" && pass.trigger !== "request")) {
         pairs.set(pair, { pass, why: pass.why ?? "" })
       }
+    },
+    notePurge: (pass) => {
+      const pair = `${pass.family} ${pass.owner}`
+      if (pass.dryRun) return
+      if (pass.completed) purges.delete(pair)
+      // All else that is wrong with the schedule's own it tells itself.
+      else if (pass.stoppedBy === "guard") purges.set(pair, { family: pass.family, why: pass.why ?? "" })
     },
     compare: (last) => {
       round = last?.problems ?? []

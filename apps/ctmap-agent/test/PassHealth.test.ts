@@ -1,6 +1,6 @@
 /** What is remembered of passes that did not end well. */
 import { assert, describe, it } from "@effect/vitest"
-import type { GcPass, GcSchedule } from "ctmap-gc"
+import type { GcPass, GcSchedule, NatPass } from "ctmap-gc"
 import * as PassHealth from "../src/PassHealth.ts"
 
 const pass = (about: Partial<GcPass.GcPass>): GcPass.GcPass => ({
@@ -17,6 +17,29 @@ const pass = (about: Partial<GcPass.GcPass>): GcPass.GcPass => ({
   ...about
 })
 const failed = (about: Partial<GcPass.GcPass> = {}) => pass({ completed: false, why: "the clock is wrong", ...about })
+
+const natPass: NatPass.NatPass = {
+  serial: 1,
+  kind: "orphans",
+  family: "ipv4",
+  owner: "global",
+  map: "cilium_snat_v4_external",
+  capacity: 8192,
+  dryRun: false,
+  seen: 0,
+  wanted: 0,
+  ingressAlive: 0,
+  ingressDeleted: 0,
+  egressAlive: 0,
+  egressDeleted: 0,
+  refreshed: 0,
+  vanished: 0,
+  busy: 0,
+  reprieved: 0,
+  startedAtMillis: 0,
+  millis: 1,
+  completed: true
+}
 
 const round = (about: Partial<NonNullable<GcSchedule.Status["last"]>>): GcSchedule.Status["last"] => ({
   trigger: "interval",
@@ -51,8 +74,8 @@ describe("the health of passes", () => {
 
   it("takes a pass that nobody wanted any more, that was only tried, or that was asked for, for no trouble", () => {
     const { complaint, note } = PassHealth.make()
-    note(failed({ why: "interrupted" }))
-    note(failed({ dryRun: true }))
+    note(failed({ stoppedBy: "interruption" }))
+    note(failed({ dryRun: true, stoppedBy: "guard" }))
     // Whoever asked has been told; what keeps rounds from collecting, these will say.
     note(failed({ trigger: "request" }))
     assert.isUndefined(complaint())
@@ -75,6 +98,28 @@ describe("the health of passes", () => {
     compare(round({ success: false, problems: ["pins cannot be listed"] }))
     assert.strictEqual(complaint(), "pins cannot be listed")
     compare(round({}))
+    assert.isUndefined(complaint())
+  })
+
+  it("tells of a request that the guard has stopped, until a pass over that pair ends well", () => {
+    const { complaint, note } = PassHealth.make()
+    note(failed({ trigger: "request", stoppedBy: "guard", why: "the guard stopped it" }))
+    note(pass({ owner: "cluster 3", trigger: "request" }))
+    assert.strictEqual(complaint(), "the last pass over ipv4 global: the guard stopped it")
+    note(pass({ trigger: "interval" }))
+    assert.isUndefined(complaint())
+  })
+
+  it("tells of a purge of NAT entries that the guard has stopped, until one of that pair ends well", () => {
+    const { complaint, notePurge } = PassHealth.make()
+    const purge = (about: Partial<NatPass.NatPass>) => ({ ...natPass, ...about })
+    notePurge(purge({ completed: false, stoppedBy: "error", why: "a bad day" }))
+    assert.isUndefined(complaint(), "whoever asked has been told")
+    notePurge(purge({ completed: false, stoppedBy: "guard", why: "the guard stopped it" }))
+    notePurge(purge({ family: "ipv6" }))
+    notePurge(purge({ dryRun: true }))
+    assert.strictEqual(complaint(), "the last purge of NAT entries of ipv4 global: the guard stopped it")
+    notePurge(purge({}))
     assert.isUndefined(complaint())
   })
 

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { type Health, Hive, Lifecycle } from "ctmap-cell"
 import { CtTime, FilterParser, MapKind, MapName, MapSpec } from "ctmap-core"
-import { GcRunner } from "ctmap-gc"
+import { GcRunner, Guard } from "ctmap-gc"
 import { KernelClock } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -101,16 +101,42 @@ describe("an agent in trouble", () => {
     })
   )
 
-  troubled("is well though the guard stops what somebody asks for", (twin) =>
-    Effect.gen(function* () {
-      for (let i = 0; i < 1500; i++) Datapath.connect(twin, i, { life: 86_400, mapped: false })
-      const { run } = yield* GcRunner.GcRunner
-      const { pairs } = yield* run({ filter: Result.getOrThrow(FilterParser.parse("tcp")) })
-      assert.isTrue(pairs.some(({ exit }) => Exit.isFailure(exit)))
-      assert.strictEqual(Datapath.sizeOf(twin, "cilium_ct4_global"), 1500)
-      yield* pass(twin, "1 second", "1 second")
-      assert.deepStrictEqual(yield* unwell, [])
-    })
+  troubled(
+    "is degraded once the guard has stopped what somebody asked for, until a pass over that pair ends well",
+    (twin) =>
+      Effect.gen(function* () {
+        for (let i = 0; i < 1500; i++) Datapath.connect(twin, i, { life: 86_400, mapped: false })
+        const { run } = yield* GcRunner.GcRunner
+        const { pairs } = yield* run({ filter: Result.getOrThrow(FilterParser.parse("tcp")) })
+        assert.isTrue(pairs.some(({ exit }) => Exit.isFailure(exit)))
+        assert.strictEqual(Datapath.sizeOf(twin, "cilium_ct4_global"), 1500)
+        yield* pass(twin, "1 second", "1 second")
+        const [told, ...rest] = yield* unwell
+        assert.match(
+          told ?? "",
+          /^gc\/pairs: the last pass over ipv4 global: the guard stopped .*the setting max-delete-ratio/
+        )
+        assert.deepStrictEqual(rest, [])
+        yield* pass(twin, "12 seconds", "1 second")
+        assert.deepStrictEqual(yield* unwell, [])
+      })
+  )
+
+  troubled(
+    "is degraded once the guard has stopped a purge of orphans on request, until one of that pair ends well",
+    (twin) =>
+      Effect.gen(function* () {
+        for (let i = 0; i < 1500; i++) Datapath.connect(twin, i, { life: 0, orphan: true })
+        const { purgeOrphans } = yield* GcRunner.GcRunner
+        yield* purgeOrphans()
+        assert.match(
+          (yield* unwell).join(),
+          /^gc\/pairs: the last purge of NAT entries of ipv4 global: the guard stopped/
+        )
+        yield* purgeOrphans({ limits: Guard.unlimited })
+        assert.strictEqual(Datapath.sizeOf(twin, Datapath.nat.ipv4), 0)
+        assert.deepStrictEqual(yield* unwell, [])
+      })
   )
 
   let isClockBroken = false

@@ -25,9 +25,9 @@ import * as GcMetrics from "./GcMetrics.ts"
 import * as GcPass from "./GcPass.ts"
 import type { GcRequest } from "./GcRequest.ts"
 import { GuardStopped } from "./Guard.ts"
+import { endOf } from "./internal/endOf.ts"
 import { isMissing } from "./internal/missing.ts"
 import * as PassLog from "./internal/passLog.ts"
-import { whyStopped } from "./internal/whyStopped.ts"
 
 /**
  * How a request is to be carried out. Requests share a pass only where all of this is the same.
@@ -201,8 +201,7 @@ export const layer: Layer.Layer<Collector, never, GcEngine.GcEngine | GcEvents> 
                 now: 0,
                 startedAtMillis,
                 millis: performance.now() - began,
-                completed: false,
-                why: whyStopped(end) ?? "",
+                ...endOf(end),
                 maps: [],
                 requests: jobs.map(() => ({ wanted: 0, deleted: 0 }))
               }

@@ -16,6 +16,7 @@ import type { CtTime, Filter, MapKind } from "ctmap-core"
 import { Bpf, type BpfError, type CtPair, Dump, KernelClock, Layout, MapIterator, Owner, type Scan } from "ctmap-kernel"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
@@ -23,11 +24,11 @@ import type { Deleted } from "./GcEvents.ts"
 import type * as GcPass from "./GcPass.ts"
 import { type GcRequest, readsClock } from "./GcRequest.ts"
 import * as Guard from "./Guard.ts"
+import { endOf } from "./internal/endOf.ts"
 import * as Judge from "./internal/judge.ts"
 import * as Programs from "./internal/programs.ts"
 import * as Sweep from "./internal/sweep.ts"
 import { MapTally } from "./internal/tally.ts"
-import { whyStopped } from "./internal/whyStopped.ts"
 import * as Pace from "./Pace.ts"
 import { PurgeHook } from "./PurgeHook.ts"
 
@@ -169,7 +170,7 @@ const sweepPair = (
     const { serial, requests, dryRun = false } = plan
     const tallies: Array<MapTally> = []
 
-    const record = (why: string | undefined): GcPass.GcPass => ({
+    const record = (exit: Exit.Exit<void, SweepError>): GcPass.GcPass => ({
       serial,
       family: pair.family,
       owner: Owner.describe(pair.owner),
@@ -178,8 +179,7 @@ const sweepPair = (
       now,
       startedAtMillis,
       millis: performance.now() - began,
-      completed: why === undefined,
-      ...(why === undefined ? {} : { why }),
+      ...endOf(exit),
       maps: tallies.map((tally) => tally.record()),
       requests: requests.map((_, i) => ({
         wanted: tallies.reduce((sum, tally) => sum + tally.requests[i]!.wanted, 0),
@@ -250,8 +250,8 @@ const sweepPair = (
       for (const { carryOut } of sweeps) yield* carryOut
     })
     return yield* pass.pipe(
-      Effect.onExit((exit) => Effect.sync(() => plan.recorded?.(record(whyStopped(exit))))),
-      Effect.map(() => record(undefined))
+      Effect.onExit((exit) => Effect.sync(() => plan.recorded?.(record(exit)))),
+      Effect.map(() => record(Exit.void))
     )
   })
 

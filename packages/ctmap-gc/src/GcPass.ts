@@ -27,6 +27,11 @@ export const Trigger = Schema.Literals(["initial", "interval", "signal", "backlo
 /** @since 0.1.0 */
 export type Trigger = typeof Trigger.Type
 
+/** What ended a pass before its time: a limit, nobody who wanted it any more, or trouble. @since 0.1.0 */
+export const StoppedBy = Schema.Literals(["guard", "interruption", "error"])
+/** @since 0.1.0 */
+export type StoppedBy = typeof StoppedBy.Type
+
 /**
  * NAT entries of the CT entries that went.
  *
@@ -127,6 +132,8 @@ export const GcPass = Schema.Struct({
   completed: Schema.Boolean,
   /** Why it is not, in words: an error, a guard, an interruption. */
   why: Schema.optionalKey(Schema.String),
+  /** The same for programs. */
+  stoppedBy: Schema.optionalKey(StoppedBy),
   /** Those that the pass has begun with: none where the maps or the clock could not be had. */
   maps: Schema.Array(MapPass),
   requests: Schema.Array(RequestCounts)

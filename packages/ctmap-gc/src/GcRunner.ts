@@ -143,6 +143,8 @@ export interface Options {
   readonly backlog?: GcSchedule.Parameters["backlog"]
   /** Hears what came of every purge of orphans that the schedule made over families: where one cannot, mappings leak. */
   readonly purged?: (ran: RanNat, families: ReadonlyArray<Family.Family>) => Effect.Effect<void>
+  /** Hears of every purge of orphans over a pair, scheduled or on request, in the step that ends it. */
+  readonly natEnded?: (pass: NatPass.NatPass) => Effect.Effect<void>
 }
 
 /** See {@link GcRunner}. @since 0.1.0 */
@@ -173,7 +175,13 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
       ({ counts }) => counts.deleted
     )
 
-  const { natHistory, purgeOrphans } = OrphanPurge.make({ bpf, collector, overPairs, terms })
+  const { natHistory, purgeOrphans } = OrphanPurge.make({
+    bpf,
+    collector,
+    overPairs,
+    terms,
+    ended: options.natEnded ?? (() => Effect.void)
+  })
 
   const schedule = yield* GcSchedule.make({
     ...options.signals,

@@ -5,6 +5,7 @@
  */
 import { Family } from "ctmap-core"
 import * as Schema from "effect/Schema"
+import { StoppedBy } from "./GcPass.ts"
 
 /**
  * What a pass did with a NAT map.
@@ -42,7 +43,8 @@ export const NatPass = Schema.Struct({
   startedAtMillis: Schema.Number,
   millis: Schema.Number,
   completed: Schema.Boolean,
-  why: Schema.optionalKey(Schema.String)
+  why: Schema.optionalKey(Schema.String),
+  stoppedBy: Schema.optionalKey(StoppedBy)
 })
 /** @since 0.1.0 */
 export type NatPass = typeof NatPass.Type

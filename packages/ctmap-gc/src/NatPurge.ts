@@ -19,9 +19,10 @@ import {
 } from "ctmap-core"
 import { Bpf, type BpfMap, type CompareAndDelete, CtPair, Dump, Owner } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Guard from "./Guard.ts"
+import { endOf } from "./internal/endOf.ts"
 import { natSweep, type NatSweepError, noCounts } from "./internal/natSweep.ts"
-import { whyStopped } from "./internal/whyStopped.ts"
 import type { NatPass } from "./NatPass.ts"
 import * as Pace from "./Pace.ts"
 
@@ -115,7 +116,7 @@ const pass = (
     const startedAtMillis = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
     const tally = noCounts()
     const { dryRun = false, limits = Guard.defaults } = options
-    const record = (why: string | undefined): NatPass => ({
+    const record = (exit: Exit.Exit<void, NatPassError>): NatPass => ({
       serial: options.serial,
       kind,
       family: nat.family,
@@ -126,14 +127,13 @@ const pass = (
       ...tally,
       startedAtMillis,
       millis: performance.now() - began,
-      completed: why === undefined,
-      ...(why === undefined ? {} : { why })
+      ...endOf(exit)
     })
     const pace = yield* Pace.make(options.budget ?? 1)
     const plan = { ...what, engine: options.engine, dryRun, limits, pace, batchSize: 512, progress: options.progress }
     return yield* natSweep(nat, plan, tally).pipe(
-      Effect.onExit((exit) => Effect.sync(() => options.recorded?.(record(whyStopped(exit))))),
-      Effect.map(() => record(undefined))
+      Effect.onExit((exit) => Effect.sync(() => options.recorded?.(record(exit)))),
+      Effect.map(() => record(Exit.void))
     )
   })
 

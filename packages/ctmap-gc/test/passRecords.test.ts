@@ -123,6 +123,7 @@ describe("the record of a pass", () => {
             millis: 0,
             completed: false,
             why: error.message,
+            stoppedBy: "error",
             maps: [],
             requests: [{ wanted: 0, deleted: 0 }]
           }

@@ -70,17 +70,18 @@ const changeable = Object.keys(config.fields)
 /** How often to look whether what was wrong is over: a pair that is gone has no pass that could say so. */
 const LOOK = "10 seconds"
 
+interface Tellers {
+  /** Says in health what is wrong by now. */
+  readonly speak: Effect.Effect<void>
+  readonly write: (pass: GcPass.GcPass) => Effect.Effect<void>
+}
+
 /** A collector that cannot collect is not well. */
 const watchPasses = Effect.fnUntraced(function* (
   health: PassHealth.PassHealth,
   runner: GcRunner.GcRunner["Service"],
-  write: (pass: GcPass.GcPass) => Effect.Effect<void>
+  { speak, write }: Tellers
 ) {
-  const voice = yield* (yield* Health.Reporter).part("pairs")
-  const speak = Effect.suspend(() => {
-    const complaint = health.complaint()
-    return complaint === undefined ? voice.ok() : voice.degraded(complaint)
-  })
   yield* Job.observer("passes", runner.passes, (pass) =>
     Effect.gen(function* () {
       yield* write(pass)
@@ -121,12 +122,22 @@ export const cell = Cell.make("gc", {
       GcRunner.GcRunner,
       Effect.gen(function* () {
         const health = PassHealth.make()
+        const voice = yield* (yield* Health.Reporter).part("pairs")
+        const speak = Effect.suspend(() => {
+          const complaint = health.complaint()
+          return complaint === undefined ? voice.ok() : voice.degraded(complaint)
+        })
         const made = yield* GcRunner.make({
           signals: yield* SignalFeed,
-          purged: (ran, families) => Effect.sync(() => health.purged(ran, families))
+          purged: (ran, families) => Effect.sync(() => health.purged(ran, families)),
+          natEnded: (pass) =>
+            Effect.andThen(
+              Effect.sync(() => health.notePurge(pass)),
+              speak
+            )
         })
         yield* log.follow(made.lastPasses)
-        yield* watchPasses(health, made, log.write)
+        yield* watchPasses(health, made, { speak, write: log.write })
         const { register } = yield* Reload
         yield* register("gc", changeable, (next) => made.reconfigure(next as GcConfig.Settings))
         return made

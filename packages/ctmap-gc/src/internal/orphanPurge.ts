@@ -16,11 +16,14 @@ interface Parts {
   readonly overPairs: ReturnType<typeof everyPair>
   /** What a purge that begins now goes by. */
   readonly terms: () => Terms
+  /** Hears of every record. */
+  readonly ended: (pass: NatPass.NatPass) => Effect.Effect<void>
 }
 
 export const make = ({
   bpf,
   collector,
+  ended,
   overPairs,
   terms
 }: Parts): Pick<GcRunner["Service"], "purgeOrphans" | "natHistory"> => {
@@ -45,7 +48,9 @@ export const make = ({
                 return yield* NatPurge.orphans(pair, { ...terms(), ...given, serial, recorded }).pipe(
                   Effect.provideService(Bpf.Bpf, bpf),
                   // Done, failed or interrupted: what it deleted is gone.
-                  Effect.onExit(() => (made === undefined ? Effect.void : GcMetrics.recordNat(made))),
+                  Effect.onExit(() =>
+                    made === undefined ? Effect.void : Effect.andThen(GcMetrics.recordNat(made), ended(made))
+                  ),
                   Effect.tapErrorTag("GuardStopped", () => GcMetrics.recordGuardStop)
                 )
               })
