@@ -29,7 +29,7 @@ static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3
 static long (*const bpf_probe_read_kernel)(void *to, __u32 size, const void *from) = (void *)113;
 static long (*const bpf_for_each_map_elem)(void *map, void *callback, void *context, __u64 flags) = (void *)164;
 
-enum { CAPACITY = 1024, KEY_ROOM = 40, VALUE_ROOM = 56, IPV4_KEY = 14, IPV6_KEY = 38 };
+enum { CAPACITY = 1024, KEY_ROOM = 40, VALUE_ROOM = 56, IPV4_KEY = 14, IPV6_KEY = 38, FRESH_ROOM = 64 };
 
 enum verdict { DELETED, REFRESHED, VANISHED, RESTORED, BUSY, VERDICTS };
 
@@ -66,6 +66,21 @@ struct {
 	int (*max_entries)[CAPACITY];
 } work SEC(".maps");
 
+// Of the candidates that were deleted: where they stood, and what was written to them since. Not mapped: these are
+// addresses of the kernel.
+struct gone {
+	__u64 value[CAPACITY]; // addresses, then one more than a place in `fresh`; zero for nothing
+	__u32 count;           // of those in `fresh`
+	__u64 fresh[FRESH_ROOM][VALUE_ROOM / 8];
+};
+
+struct {
+	int (*type)[BPF_MAP_TYPE_ARRAY];
+	int (*key_size)[sizeof(__u32)];
+	int (*value_size)[sizeof(struct gone)];
+	int (*max_entries)[1];
+} gone SEC(".maps");
+
 // In assembler, as clang would compute the offset of one common load, and arithmetic on a pointer by a value that is
 // only known at run time takes more than CAP_BPF.
 static __always_inline __u32 compared_word(const void *value, __u32 compare)
@@ -89,39 +104,38 @@ static __always_inline int holds(const void *value, const struct candidate *cand
 	       key[3] == candidate->key[3] && key[4] == candidate->key[4];
 }
 
-// How long after a deletion its entry is looked at once more: a datapath that had found the entry needs a moment to write
-// to it, and looking at once would miss several times as many of those writes.
-// Additions that depend on each other, a cycle each: to ask the clock takes as long as there is to wait, and a loop is more
-// than a verifier follows for CAP_BPF alone.
-__noinline int wait_for_writers(void)
+// Of what was deleted, everything is looked at once more behind the last deletion: a datapath that had found an entry
+// needs a moment to write to it. This is for the last ones, a microsecond.
+// Additions that depend on each other, a cycle each: to ask the clock takes as long as a turn of a loop should.
+__noinline int wait_a_little(void)
 {
 	int turn = 0;
-	asm volatile(".rept 384\n%0 += 1\n.endr" : "+r"(turn));
+	asm volatile(".rept 256\n%0 += 1\n.endr" : "+r"(turn));
 	return turn;
 }
 
-// The entry was deleted between two instructions of a datapath that had looked it up, and that wrote to it since. The
-// value is copied before the key is read: a slot that is given to another entry gets its key before its value.
-static __always_inline enum verdict put_back(const void *value, const struct candidate *candidate,
-					     const struct context *context)
+static __always_inline void wait_for_writers(void)
 {
-	__u64 copy[VALUE_ROOM / 8] = {};
-	__u32 size = context->value_size;
-	if (size > VALUE_ROOM || bpf_probe_read_kernel(copy, size, value) != 0)
-		return DELETED;
-	if (!holds(value, candidate, context->key_size))
-		return DELETED;
-	return bpf_map_update_elem(&table, candidate->key, copy, BPF_NOEXIST) == 0 ? RESTORED : DELETED;
+	for (int i = 0; i < 12; i++)
+		wait_a_little();
 }
 
-static __always_inline enum verdict judge(const struct candidate *candidate, const struct context *context, int restore)
+static __always_inline struct gone *gone_ones(void)
+{
+	__u32 zero = 0;
+	return bpf_map_lookup_elem(&gone, &zero);
+}
+
+// `address`, out: where the entry was, if it was deleted and can be put back.
+static __always_inline enum verdict judge(const struct candidate *candidate, const struct context *context,
+					  __u64 *address)
 {
 	__u32 compare = context->compare;
 	const void *value = bpf_map_lookup_elem(&table, candidate->key);
 	if (!value)
 		return VANISHED;
 	// Asked before the comparison, so that comparing and deleting stay next to each other.
-	int sure = restore && compare != PRESENCE && holds(value, candidate, context->key_size);
+	int sure = address && compare != PRESENCE && holds(value, candidate, context->key_size);
 	if (compare != PRESENCE && compared_word(value, compare) != candidate->expected)
 		return REFRESHED;
 	long rc = bpf_map_delete_elem(&table, candidate->key);
@@ -129,53 +143,116 @@ static __always_inline enum verdict judge(const struct candidate *candidate, con
 		return VANISHED;
 	if (rc != 0)
 		return BUSY;
-	if (!sure)
-		return DELETED;
-	wait_for_writers();
-	return compared_word(value, compare) == candidate->expected ? DELETED : put_back(value, candidate, context);
+	if (sure)
+		*address = (__u64)value;
+	return DELETED;
 }
 
-static __always_inline long visit(const __u32 *index, struct candidate *candidate, struct context *context, int restore)
+static __always_inline void count(struct candidate *candidate, struct context *context, enum verdict verdict)
 {
-	if (*index >= context->count)
-		return 1;
-	enum verdict verdict = judge(candidate, context, restore);
 	candidate->verdict = verdict;
 	context->totals[DELETED] += verdict == DELETED;
 	context->totals[REFRESHED] += verdict == REFRESHED;
 	context->totals[VANISHED] += verdict == VANISHED;
-	context->totals[RESTORED] += verdict == RESTORED;
 	context->totals[BUSY] += verdict == BUSY;
-	return 0;
+}
+
+static __always_inline void back(struct candidate *candidate, struct context *context, const __u64 *fresh)
+{
+	if (bpf_map_update_elem(&table, candidate->key, fresh, BPF_NOEXIST) != 0)
+		return;
+	candidate->verdict = RESTORED;
+	context->totals[DELETED]--;
+	context->totals[RESTORED]++;
 }
 
 static long visit_plain(void *map, const __u32 *index, struct candidate *candidate, struct context *context)
 {
-	return visit(index, candidate, context, 0);
+	if (*index >= context->count)
+		return 1;
+	count(candidate, context, judge(candidate, context, 0));
+	return 0;
 }
 
 static long visit_restore(void *map, const __u32 *index, struct candidate *candidate, struct context *context)
 {
-	return visit(index, candidate, context, 1);
+	struct gone *gone = gone_ones();
+	if (*index >= context->count || !gone)
+		return 1;
+	__u64 address = 0;
+	count(candidate, context, judge(candidate, context, &address));
+	gone->value[*index & (CAPACITY - 1)] = address;
+	return 0;
+}
+
+// An entry that was deleted between two instructions of a datapath that had looked it up, and that wrote to it since, is
+// copied; the value before the key, as a slot that is given to another entry gets its key before its value. All are looked
+// at before one is put back: that takes a slot of the table, and one that was given up a moment ago is the first at hand.
+static long look(void *map, const __u32 *index, struct candidate *candidate, struct context *context)
+{
+	struct gone *gone = gone_ones();
+	if (*index >= context->count || !gone)
+		return 1;
+	__u64 copy[VALUE_ROOM / 8] = {}, address = gone->value[*index & (CAPACITY - 1)];
+	__u32 word, size = context->value_size;
+	if (!address)
+		return 0;
+	gone->value[*index & (CAPACITY - 1)] = 0;
+	if (bpf_probe_read_kernel(&word, sizeof(word), (void *)address + (context->compare == NINTH_WORD ? 32 : 0)) != 0 ||
+	    word == candidate->expected)
+		return 0;
+	if (size > VALUE_ROOM || bpf_probe_read_kernel(copy, size, (void *)address) != 0)
+		return 0;
+	if (!holds((void *)address, candidate, context->key_size))
+		return 0;
+	__u32 at = gone->count;
+	if (at >= FRESH_ROOM) {
+		back(candidate, context, copy);
+		return 0;
+	}
+	for (int i = 0; i < VALUE_ROOM / 8; i++)
+		gone->fresh[at][i] = copy[i];
+	gone->count = at + 1;
+	gone->value[*index & (CAPACITY - 1)] = at + 1;
+	return 0;
+}
+
+static long put_back(void *map, const __u32 *index, struct candidate *candidate, struct context *context)
+{
+	struct gone *gone = gone_ones();
+	if (*index >= context->count || !gone)
+		return 1;
+	__u64 place = gone->value[*index & (CAPACITY - 1)];
+	if (place)
+		back(candidate, context, gone->fresh[(place - 1) & (FRESH_ROOM - 1)]);
+	return 0;
 }
 
 // A callback takes its context from the stack only.
-static __always_inline int run(struct context *given, void *callback)
+SEC("syscall") int compare_delete(struct context *given)
 {
 	struct context context = *given;
-	bpf_for_each_map_elem(&work, callback, &context, 0);
+	bpf_for_each_map_elem(&work, visit_plain, &context, 0);
 	*given = context;
 	return 0;
 }
 
-SEC("syscall") int compare_delete(struct context *given)
-{
-	return run(given, visit_plain);
-}
-
 SEC("syscall") int compare_delete_restore(struct context *given)
 {
-	return run(given, visit_restore);
+	struct context context = *given;
+	struct gone *gone = gone_ones();
+	if (!gone)
+		return 1;
+	bpf_for_each_map_elem(&work, visit_restore, &context, 0);
+	if (context.compare != PRESENCE && context.totals[DELETED] > 0) {
+		wait_for_writers();
+		gone->count = 0;
+		bpf_for_each_map_elem(&work, look, &context, 0);
+		if (gone->count > 0)
+			bpf_for_each_map_elem(&work, put_back, &context, 0);
+	}
+	*given = context;
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

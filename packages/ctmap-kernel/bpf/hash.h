@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 //
-// Hash maps as they stand in the kernel's memory, as far as copy.bpf.c reads them.
+// Hash maps as they stand in the kernel's memory, as far as copy.bpf.c and walk.bpf.c read them.
 
 typedef unsigned int __u32;
 typedef unsigned long long __u64;
@@ -87,6 +87,7 @@ extern void *bpf_rdonly_cast(const void *address, __u32 type) __attribute__((sec
 #define IS_END(node) ((node) & 1)
 
 enum { HASH_MAP = 1, LRU_HASH_MAP = 9, NO_PREALLOC = 1 };
+
 // Zero, but nobody knows before `words` have been read: what is read at an address that it was added to is read after them,
 // on every CPU.
 static __always_inline __u64 after(__u64 words)

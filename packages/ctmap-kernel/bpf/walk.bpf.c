@@ -21,6 +21,7 @@
 //
 // `table`, `nat` and `records` are placeholders as in sweep.bpf.c.
 
+#include "hash.h"
 #include "sweep.h"
 
 static __u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
@@ -34,45 +35,13 @@ enum {
 	TURNS = 1 << 23,
 };
 
-// The kernel's own structures, as far as they are used; the loader puts in where the fields are (CO-RE).
-#define KERNEL __attribute__((preserve_access_index))
-
-struct hlist_nulls_node {
-	struct hlist_nulls_node *next, **pprev;
-} KERNEL;
-
-struct bucket {
-	void *unused;
-} KERNEL;
-
-struct htab_elem {
-	struct hlist_nulls_node hash_node;
-	__u32 hash;
-	char key[0];
-} KERNEL;
-
-struct bpf_htab {
-	struct bucket *buckets;
-	__u32 n_buckets;
-} KERNEL;
-
-// Any structure that begins with a number: what is read as a pointer is one to the verifier, not to be computed with.
-struct timespec64 {
-	long long tv_sec;
-} KERNEL;
-
-extern void *bpf_rdonly_cast(const void *address, __u32 type) __attribute__((section(".ksyms"), weak));
-
 // Eight bytes of the kernel's memory; zero where there is none.
 static __always_inline __u64 word(__u64 address)
 {
-	const struct timespec64 *there =
-		bpf_rdonly_cast((void *)address, __builtin_btf_type_id(*(struct timespec64 *)0, 1));
-	return *(const volatile long long *)&there->tv_sec;
+	return WORDS(address)[0];
 }
 
-#define OFFSET(field) __builtin_preserve_field_info(((struct htab_elem *)0)->field, 0)
-#define KEY OFFSET(key)
+#define KEY OFFSET(htab_elem, key)
 #define VALUE(is6) (KEY + (is6 ? 40 : 16))
 #define LIFETIME(is6) (VALUE(is6) + 32)
 
@@ -83,6 +52,8 @@ struct expired {
 	__u64 value[sizeof(struct ct_entry) / 8];
 	__u32 hash, lifetime, flags;
 	__u32 is_gone; // deleted by this walk
+	__u32 is_back; // and refreshed since
+	__u64 fresh[sizeof(struct ct_entry) / 8];
 };
 
 // Not mapped: these are addresses of the kernel. Lists end with a number instead of an address: the lowest bit is set.
@@ -117,7 +88,7 @@ static __always_inline void begin(struct walk *at)
 	for (__u32 i = 0; i < BEGUN; i++) {
 		if (i >= left)
 			break;
-		__u64 first = word(head);
+		__u64 first = FIRST(head);
 		lane &= LANES - 1;
 		at->node[lane] = first;
 		at->of[lane] = bucket;
@@ -136,8 +107,8 @@ static __always_inline void read(struct walk *at, int is6)
 		if (i >= lanes)
 			break;
 		__u64 node = at->node[i];
-		at->next[i] = word(node);
-		at->hash[i] = word(node + OFFSET(hash));
+		at->next[i] = NEXT(node);
+		at->hash[i] = HASH(node);
 		at->lifetime[i] = word(node + LIFETIME(is6));
 	}
 }
@@ -152,7 +123,7 @@ static __always_inline void judge(struct walk *at)
 		__u64 node = at->node[i], next = at->next[i];
 		__u32 hash = at->hash[i], bucket = at->of[i];
 		if ((hash & mask) != bucket || (next & 1 && next >> 1 != bucket)) {
-			next = word(at->heads + (__u64)bucket * at->size);
+			next = FIRST(at->heads + (__u64)bucket * at->size);
 		} else {
 			__u32 has_expired = at->lifetime[i] < now;
 			expired &= EXPIRED - 1;
@@ -178,14 +149,6 @@ static __always_inline void read_key(union tuple *key, __u64 node, int is6)
 	for (int i = 0; i < 5; i++)
 		key->words[i] = i > last ? 0 : word(node + KEY + i * 8);
 	key->words[last] &= 0xffffffffffff;
-}
-
-// Zero, but nobody knows before `words` have been read: what is read at an address that it was added to is read after
-// them, on every CPU.
-static __always_inline __u64 after(__u64 words)
-{
-	asm volatile("%0 ^= %0" : "+r"(words));
-	return words;
 }
 
 // Deletes an expired element if it still is one. An element that was replaced has the key of a live one: deleting takes
@@ -217,8 +180,8 @@ static __always_inline long delete(struct walk *at, __u32 index, int is6)
 	for (int i = 0; i < 5; i++)
 		read |= one->key.words[i];
 	node += after(read);
-	__u64 linked = word(word(node + OFFSET(hash_node.pprev)));
-	if (linked != node || (__u32)word(node + after(linked) + OFFSET(hash)) != one->hash) {
+	__u64 linked = word(BACK(node));
+	if (linked != node || HASH(node + after(linked)) != one->hash) {
 		sweep->vanished++;
 		return 0;
 	}
@@ -234,26 +197,32 @@ static __always_inline long delete(struct walk *at, __u32 index, int is6)
 	return 0;
 }
 
-// As in sweep.bpf.c: the value is copied before the key is read.
-static __always_inline int put_back(const struct expired *one, int is6)
+// The second look, at all of them before any is put back: that takes the memory of an element that was deleted, and
+// the last that was deleted first. As in sweep.bpf.c: the value is copied before the key is read.
+static __always_inline long look(struct walk *at, __u32 index, int is6)
 {
-	__u64 copy[sizeof(struct ct_entry) / 8];
+	struct expired *one = &at->one[index & (EXPIRED - 1)];
 	union tuple owner;
+	__u32 left = word(one->node + LIFETIME(is6));
+	one->is_back = 0;
+	if (!one->is_gone || left == one->lifetime || left < at->sweep.now)
+		return 0;
 	for (int i = 0; i < 7; i++)
-		copy[i] = word(one->node + VALUE(is6) + i * 8);
+		one->fresh[i] = word(one->node + VALUE(is6) + i * 8);
 	read_key(&owner, one->node, is6);
-	return same_key(&owner, &one->key, is6) && bpf_map_update_elem(&table, &one->key, copy, BPF_NOEXIST) == 0;
+	one->is_back = same_key(&owner, &one->key, is6);
+	return 0;
 }
 
-// What follows from a deletion: a second look, NAT, a record.
+// What follows from a deletion: NAT, a record.
 static __always_inline long settle(struct walk *at, __u32 number, int is6)
 {
 	struct expired *one = &at->one[number & (EXPIRED - 1)];
 	struct sweep *sweep = &at->sweep;
-	__u32 dry = sweep->options & DRY_RUN, left = word(one->node + LIFETIME(is6));
+	__u32 dry = sweep->options & DRY_RUN;
 	if (!one->is_gone)
 		return 0;
-	if (!dry && left != one->lifetime && left >= sweep->now && put_back(one, is6)) {
+	if (!dry && one->is_back && bpf_map_update_elem(&table, &one->key, one->fresh, BPF_NOEXIST) == 0) {
 		sweep->refreshed++;
 		sweep->restored++;
 		return 0;
@@ -295,6 +264,11 @@ static __always_inline int is_over(const struct walk *at)
 		STATE()                                                                                                \
 		return delete(at, index, n == 6);                                                                      \
 	}                                                                                                              \
+	static long look##n(__u32 index, void *unused)                                                                 \
+	{                                                                                                              \
+		STATE()                                                                                                \
+		return look(at, index, n == 6);                                                                        \
+	}                                                                                                              \
 	static long settle##n(__u32 index, void *unused)                                                               \
 	{                                                                                                              \
 		STATE()                                                                                                \
@@ -316,6 +290,7 @@ static __always_inline int is_over(const struct walk *at)
 		bpf_loop(at->expired, delete##n, 0, 0);                                                                \
 		if (at->gone)                                                                                          \
 			wait_for_writers();                                                                            \
+		bpf_loop(at->expired, look##n, 0, 0);                                                                  \
 		bpf_loop(at->expired, settle##n, 0, 0);                                                                \
 		at->expired = 0;                                                                                       \
 		return is_last || at->sweep.stopped;                                                                   \
@@ -332,7 +307,7 @@ static __always_inline int is_over(const struct walk *at)
 		/* An address as a number: the verifier forgets what is stored. */                                     \
 		*(const void *volatile *)&at->number = hash->buckets;                                                  \
 		at->heads = *(volatile __u64 *)&at->number;                                                            \
-		at->size = __builtin_preserve_type_info(*(struct bucket *)0, 1);                                       \
+		at->size = SIZE_OF_BUCKET;                                                                             \
 		at->end = hash->n_buckets;                                                                             \
 		at->mask = at->end - 1;                                                                                \
 		at->bucket = sweep->bucket & at->mask;                                                                 \

@@ -34,7 +34,7 @@ Privileged.suite(describe, "compare-and-delete in the kernel", () => {
       const { table } = yield* fixture({ title: "CT", type: 9, keySize: 14, valueSize: 56, compared: "lifetime" })
       const loaded = kernel.loadObject({ ...object, reuse: { table: table.fd } })
       if ("errno" in loaded) return assert.fail(loaded.log)
-      assert.deepStrictEqual(Object.keys(loaded.maps).toSorted(), ["table", "work"])
+      assert.deepStrictEqual(Object.keys(loaded.maps).toSorted(), ["gone", "table", "work"])
       assert.strictEqual(kernel.runProgram(loaded.programs["compare_delete"] ?? -1, new Uint8Array(40)), 0)
       loaded.close()
     }).pipe(Effect.provide(LibBpf.layer))
