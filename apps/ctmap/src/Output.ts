@@ -6,7 +6,7 @@
  *
  * @since 0.1.0
  */
-import { fstatSync, write as writeLater, writeSync } from "node:fs"
+import { closeSync, fstatSync, openSync, write as writeLater, writeSync } from "node:fs"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -143,6 +143,39 @@ const writeElsewhere: WriteSome = (fd, bytes, at) =>
  * @since 0.1.0
  */
 export const isWaiting = (): boolean => underWay > 0
+
+/**
+ * Closes the standard output and the standard error of a process that is about to end, where they are files.
+ *
+ * **Details**
+ *
+ * What libbpf is called through flushes both to the disk as the process ends, which takes as long as the disk likes (0.3 s
+ * for a listing of 64 MB), and complains where they are closed: they are /dev/null from here on. Answers whether all is
+ * written: some file systems, those behind a network, say only at the closing that they had no room; it says so itself.
+ *
+ * @since 0.1.0
+ */
+export const letGo = (): boolean => {
+  let isWritten = true
+  for (const fd of [1, 2]) {
+    try {
+      if (!fstatSync(fd).isFile()) continue
+    } catch {
+      continue
+    }
+    try {
+      closeSync(fd)
+    } catch (error) {
+      isWritten = false
+      const why = error instanceof Error ? error.message : String(error)
+      const { message } = new FileFailed({ path: "the standard output", action: "write", why })
+      if (fd === 1) writeSync(2, `ctmap: ${message}\n`)
+    }
+    // The lowest that is free, which is a lower one only where this process was started without it.
+    while (openSync("/dev/null", "r+") < fd);
+  }
+  return isWritten
+}
 
 const canBlock = (fd: number): boolean => {
   try {

@@ -34,7 +34,9 @@ main(process.argv.slice(2)).pipe(
       }
       const code = Number(process.exitCode ?? (isInterrupted ? exit.interrupted : exit.failed))
       if (Output.isWaiting()) endBy(signal ?? "SIGTERM")
-      onExit(signal !== undefined && code === exit.interrupted ? 128 + constants.signals[signal] : code)
+      const isSignal = signal !== undefined && code === exit.interrupted
+      const isWritten = Output.letGo()
+      onExit(isSignal ? 128 + constants.signals[signal ?? "SIGTERM"] : isWritten ? code : exit.failed)
     }
   })
 )

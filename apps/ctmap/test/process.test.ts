@@ -1,5 +1,16 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process"
-import { chmodSync, closeSync, constants, cpSync, mkdtempSync, openSync, readSync, rmSync, symlinkSync } from "node:fs"
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  cpSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  symlinkSync
+} from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
 import { fileURLToPath } from "node:url"
 import { onTestFinished, vi } from "vitest"
@@ -54,6 +65,28 @@ describe("an installation that is damaged", () => {
     assert.strictEqual(stderr, "")
     assert.include(stdout, "#define CT_MAP_TCP4")
     assert.strictEqual(status, 0)
+  })
+})
+
+describe("the end", () => {
+  it("lets go of files, which koffi would flush to the disk, and of nothing else", () => {
+    const file = `${temporary()}/out`
+    const script = `
+      import { readlinkSync, writeSync } from "node:fs"
+      import { letGo } from ${JSON.stringify(`${app}/src/Output.ts`)}
+      writeSync(1, "data\\n")
+      const isWritten = letGo()
+      writeSync(3, [isWritten, ...[0, 1, 2].map((fd) => readlinkSync("/proc/self/fd/" + fd))].join(" ").replace(/\\d+/g, ""))`
+    const after = (...stdio: ReadonlyArray<number | "pipe" | "ignore">) =>
+      spawnSync(process.execPath, ["--conditions=ctmap-source", "--input-type=module", "-e", script], {
+        stdio: [...stdio, "pipe"],
+        encoding: "utf8"
+      })
+    const out = openSync(file, "w")
+    assert.strictEqual(after("ignore", out, out).output[3], "true /dev/null /dev/null /dev/null")
+    assert.strictEqual(readFileSync(file, "utf8"), "data\n")
+    assert.strictEqual(after("ignore", "pipe", out).output[3], "true /dev/null socket:[] /dev/null")
+    closeSync(out)
   })
 })
 
