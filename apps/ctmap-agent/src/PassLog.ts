@@ -1,5 +1,5 @@
 /**
- * Passes in the log that deleted anything or did not get to their end: each once, those that the end of the agent cuts
+ * Passes in the log that deleted anything, or that a guard or somebody stopped: each once, those that the end of the agent cuts
  * off, too.
  *
  * @since 0.1.0
@@ -25,8 +25,9 @@ export const make = () => {
       if (written.has(pass.serial)) return Effect.void
       written.add(pass.serial)
       if (written.size > REMEMBERED) written.delete([...written][0]!)
-      // Nothing to tell but for those who look closely, and they have its record.
-      return pass.completed && GcPass.total(pass, "deleted") === 0 ? Effect.void : Effect.logInfo(sentence(pass))
+      // Nothing to tell but for those who look closely, and they have its record. What is wrong with a pair, rounds say.
+      const isDull = pass.completed || pass.stoppedBy === "error"
+      return isDull && GcPass.total(pass, "deleted") === 0 ? Effect.void : Effect.logInfo(sentence(pass))
     })
   return {
     write,

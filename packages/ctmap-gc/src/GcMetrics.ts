@@ -54,6 +54,7 @@ const metrics = {
   vanished: counter("ctmap_gc_vanished_total", "Entries that were gone when they were to be deleted"),
   busy: counter("ctmap_gc_busy_total", "Entries that the kernel could not delete because their bucket was locked"),
   guardStops: counter("ctmap_gc_guard_stops_total", "Passes that the guard stopped"),
+  failedPairs: counter("ctmap_gc_pair_failures_total", "Times that the schedule could not collect or purge a pair"),
   lost: counter("ctmap_gc_lost_events_total", "Deleted entries that slow observers were not told of"),
   serial: gauge("ctmap_gc_pass_serial", "Number of the last pass"),
   nextRun: gauge("ctmap_gc_next_run_timestamp_seconds", "When the next pass is due, in seconds since the epoch"),
@@ -211,6 +212,10 @@ export const recordNat = (pass: NatPass.NatPass): Effect.Effect<void> =>
 /** Counts a pass that the guard stopped. @since 0.1.0 */
 export const recordGuardStop: Effect.Effect<void> = writing(({ add }) => add(metrics.guardStops, 1))
 
+/** Counts a pair that could not be collected, or purged, when that was due. @since 0.1.0 */
+export const recordFailedPair = (family: Family.Family): Effect.Effect<void> =>
+  writing(({ add }) => add(metrics.failedPairs, 1, { family }))
+
 /** Sets the interval that was decided, under Cilium's label `global`. @since 0.1.0 */
 export const recordInterval = (interval: Duration.Duration): Effect.Effect<void> =>
   writing(({ set }) => set(metrics.interval, Duration.toSeconds(interval), { global: "global" }))
@@ -241,12 +246,13 @@ export const exportLost = ({
   )
 
 /**
- * Makes the series that have no labels exist with 0 before anything is counted, so that a first increase is seen as one.
+ * Makes the series that have no labels, and failures of pairs, exist with 0 before anything is counted, so that a first increase is seen as one.
  *
  * @since 0.1.0
  */
 export const initialise: Effect.Effect<void> = writing(({ add }) => {
   for (const name of ["refreshed", "restored", "vanished", "busy", "guardStops"] as const) add(metrics[name], 0)
+  for (const family of ["ipv4", "ipv6"] as const) add(metrics.failedPairs, 0, { family })
 })
 
 /** The value of one series: for a histogram, how often it was observed and the sum. @since 0.1.0 */

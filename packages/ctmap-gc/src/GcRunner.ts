@@ -158,6 +158,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
   const { emitCtEntry } = yield* Endpoints
   const isEnabled = yield* Ref.make(false)
   const complain = complainer()
+  const complainOfPurge = complainer("purge of NAT entries of ")
   /** What a pass that begins now goes by, unless its request says otherwise. */
   const terms = (): Terms => ({ limits: GcConfig.guardLimits(settings), budget: settings.budget })
 
@@ -200,7 +201,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
       ).pipe(Effect.tap(complain), Effect.map(outcomeOf)),
     purgeOrphans: (families) =>
       purgeOrphans({ choose: ({ family }) => families.includes(family) }).pipe(
-        Effect.tap(complain),
+        Effect.tap(complainOfPurge),
         Effect.tap((ran) => options.purged?.(ran, families) ?? Effect.void)
       )
   })

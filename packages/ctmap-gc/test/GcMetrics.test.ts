@@ -287,7 +287,8 @@ describe("GcMetrics", () => {
         yield* GcMetrics.initialise
         const found = yield* table
         assert.deepStrictEqual(found["ctmap_gc_guard_stops_total{}"], 0)
-        assert.strictEqual(Object.keys(found).length, 5)
+        assert.deepStrictEqual(found["ctmap_gc_pair_failures_total{family=ipv4}"], 0)
+        assert.strictEqual(Object.keys(found).length, 7)
       })
     )
   )

@@ -1,10 +1,11 @@
 /** What a scheduled round makes of pairs that are not whole, and of sources that cannot tell. */
 import { assert, describe, it } from "@effect/vitest"
+import { CtTime } from "ctmap-core"
 import { CtMapSources, GcRunner } from "ctmap-gc"
 import { Bpf, BpfError, CtMaps, Owner } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import { TestClock } from "effect/testing"
-import { expired, host } from "./runnerHost.ts"
+import { alive, count, expired, host } from "./runnerHost.ts"
 import { withWarnings } from "./scheduleRig.ts"
 
 const any4 = "/sys/fs/bpf/tc/globals/cilium_ct_any4_global"
@@ -64,6 +65,52 @@ describe("a round", () => {
     }).pipe(Effect.provide(layer))
   })
 
+  it.effect(
+    "over a pair that cannot be collected is complained of at first, when it is something else, and counted",
+    () => {
+      let now = 1000
+      const { control, fill, layer, size } = host({
+        families: ["ipv4"],
+        clock: { source: CtTime.ktime, now: Effect.sync(() => now) }
+      })
+      return Effect.gen(function* () {
+        const runner = yield* GcRunner.GcRunner
+        const again = Effect.gen(function* () {
+          now++
+          yield* runner.request()
+          yield* settle
+          yield* TestClock.adjust("11 seconds")
+          yield* settle
+        })
+        const { warnings } = yield* withWarnings(
+          Effect.gen(function* () {
+            yield* runner.enable
+            yield* runner.initialScanDone
+            const before = yield* count("ctmap_gc_pair_failures_total", { family: "ipv4" })
+            fill("cilium_ct4_global", alive(1))
+            // Months ahead: the sentence has another time in it each time.
+            now += 90 * 86_400
+            for (let round = 0; round < 4; round++) yield* again
+            now -= 90 * 86_400
+            control.failNext("openPin", 13, { times: 1000 })
+            for (let round = 0; round < 4; round++) yield* again
+            control.clearFaults()
+            yield* again
+            assert.isAtLeast((yield* count("ctmap_gc_pair_failures_total", { family: "ipv4" })) - before, 8)
+            assert.isTrue((yield* runner.status).last?.success)
+            now += 90 * 86_400
+            yield* again
+          })
+        )
+        assert.deepStrictEqual(
+          warnings.map((text) => /^ipv. global: (the times|open pin)/.exec(text)?.[0]),
+          ["ipv4 global: the times", "ipv4 global: open pin", "ipv6 global: open pin", "ipv4 global: the times"]
+        )
+        assert.strictEqual(size("cilium_ct4_global"), 1)
+      }).pipe(Effect.provide(layer))
+    }
+  )
+
   it.effect("some of whose pairs cannot be listed collects the others, and is tried again soon", () => {
     const { layer, fill, size } = host({})
     let refuses = true
@@ -80,12 +127,14 @@ describe("a round", () => {
         })
       )
       assert.deepStrictEqual(warnings, [`some tables cannot be listed: ${refusal.message}`])
+      const later = yield* withWarnings(Effect.andThen(TestClock.adjust("11 seconds"), settle))
+      assert.deepStrictEqual(later.warnings, [])
       assert.strictEqual(size("cilium_ct4_global"), 0)
       const { last, next } = yield* runner.status
       assert.deepInclude(last, { success: false, problems: [refusal.message] })
       assert.strictEqual(next?.reason, "retry")
       refuses = false
-      yield* TestClock.adjust("11 seconds")
+      yield* TestClock.adjust("21 seconds")
       yield* settle
       assert.deepInclude((yield* runner.status).last, { trigger: "interval", success: true, problems: [] })
     }).pipe(Effect.scoped, Effect.provide(layer))

@@ -4,9 +4,10 @@ import * as Exit from "effect/Exit"
 import { type CtMapSources, nameOf, type OpenError, type PairSource, warn } from "../CtMapSources.ts"
 import type { Choice, Ran } from "../GcRunner.ts"
 
-export const everyPair =
-  (list: CtMapSources["Service"]["list"]) =>
-  <A, E>(
+export const everyPair = (list: CtMapSources["Service"]["list"]) => {
+  /** What was said of sources that cannot tell. */
+  let said: ReadonlySet<string> = new Set()
+  return <A, E>(
     choose: Choice,
     use: (source: PairSource) => Effect.Effect<A, E>,
     deletedOf: (result: A) => number
@@ -14,7 +15,8 @@ export const everyPair =
     Effect.gen(function* () {
       const ran: Array<Ran<A, E>["pairs"][number]> = []
       const { pairs, refusals } = yield* list
-      yield* warn(refusals)
+      yield* warn(refusals.filter(({ message }) => !said.has(message)))
+      said = new Set(refusals.map(({ message }) => message))
       for (const source of pairs.filter(choose)) {
         const exit = yield* Effect.exit(use(source))
         ran.push({ pair: nameOf(source), source, exit })
@@ -22,3 +24,4 @@ export const everyPair =
       const deleted = ran.reduce((sum, { exit }) => sum + (Exit.isSuccess(exit) ? deletedOf(exit.value) : 0), 0)
       return { pairs: ran, deleted, ...(refusals.length === 0 ? {} : { unlisted: refusals }) }
     })
+}

@@ -3,6 +3,7 @@ import type { Family } from "ctmap-core"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as GcMetrics from "../GcMetrics.ts"
 import * as GcPass from "../GcPass.ts"
 import type { RanCt } from "../GcRunner.ts"
 import type * as GcSchedule from "../GcSchedule.ts"
@@ -14,27 +15,46 @@ interface RanPair {
   readonly exit: Exit.Exit<unknown, Problem>
 }
 
+type Ran = { readonly pairs: ReadonlyArray<RanPair> }
+
 /**
- * Logs what went wrong with the pairs of a round. A pair of which only one map is pinned stays so until somebody does
- * something about it: that is said once, and again when it is another.
+ * Logs what went wrong with pairs: at first, and again when it is something else, for it can stay as it is until somebody
+ * does something about it. That it is over is said, too. `what` says what pairs were to have done with them.
  */
-export const complainer = (): ((ran: { readonly pairs: ReadonlyArray<RanPair> }) => Effect.Effect<void>) => {
-  const said = new Map<string, { readonly family: Family.Family; readonly text: string }>()
+export const complainer = (what = ""): ((ran: Ran) => Effect.Effect<void>) => {
+  const said = new Map<string, { readonly family: Family.Family; readonly kind: string }>()
   return ({ pairs }) =>
     Effect.gen(function* () {
       const families = new Set(pairs.map(({ source }) => source.family))
       const names = new Set(pairs.map(({ pair }) => pair))
       for (const [pair, { family }] of said) if (families.has(family) && !names.has(pair)) said.delete(pair)
       for (const { pair, source, exit } of pairs) {
+        const before = said.get(pair)
         const text = problemOf(pair, exit)
-        const isStanding = text !== undefined && isHalf(exit)
-        const isSaid = isStanding && said.get(pair)?.text === text
-        if (isStanding) said.set(pair, { family: source.family, text })
-        else said.delete(pair)
-        if (text !== undefined && !isSaid) yield* Effect.logWarning(text)
+        if (text !== undefined) {
+          const kind = kindOf(exit)
+          said.set(pair, { family: source.family, kind })
+          yield* GcMetrics.recordFailedPair(source.family)
+          if (before?.kind !== kind) yield* Effect.logWarning(`${what}${text}`)
+        } else if (!wasInterrupted(exit)) {
+          said.delete(pair)
+          if (before !== undefined && Exit.isSuccess(exit)) yield* Effect.logInfo(`${what}${pair}: well again`)
+        }
       }
     })
 }
+
+/** What went wrong and where, without the numbers, which are others each time. */
+const kindOf = (exit: Exit.Exit<unknown, Problem>): string => {
+  const error = errorOf(exit)
+  if (error === undefined) return "defect"
+  const { reason } = error
+  const why = typeof reason === "object" && reason !== null && "_tag" in reason ? String(reason._tag) : ""
+  return [...Object.values(error).filter((value) => typeof value === "string"), why].join(" ")
+}
+
+const wasInterrupted = (exit: Exit.Exit<unknown, Problem>): boolean =>
+  Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)
 
 /** What went wrong with a pair, in words; nothing where it did not, is not there, or was interrupted. */
 const problemOf = (pair: string, exit: Exit.Exit<unknown, Problem>): string | undefined =>
@@ -43,8 +63,6 @@ const problemOf = (pair: string, exit: Exit.Exit<unknown, Problem>): string | un
     : `${pair}: ${Cause.prettyErrors(exit.cause)
         .map(({ message }) => message)
         .join("; ")}`
-
-const isHalf = (exit: Exit.Exit<unknown, Problem>): boolean => errorOf(exit)?._tag === "HalfPair"
 
 /** Problems that are told one by one. */
 const MOST = 16
