@@ -23,6 +23,7 @@ const checks: ReadonlyArray<Check> = [
   { name: "effect", command: "effect-tsgo diagnostics --project tsconfig.json --severity error,warning --strict" },
   { name: "unused", command: "knip --no-progress" },
   { name: "build", command: "node scripts/build.ts" },
+  { name: "programs", command: "node scripts/programs.ts" },
   ...publishable
     .filter(({ folder }) => folder.startsWith("packages/"))
     .flatMap(({ folder, manifest }) => [

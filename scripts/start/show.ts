@@ -223,9 +223,9 @@ const summary = (seen: Seen, before: Counts, after: Counts): void => {
 }
 
 /** Every pass accounts for what it saw, and observers heard of exactly what went. */
-const sums = (seen: Seen): ReadonlyArray<string> => {
-  const { ended, lost } = seen
-  const told = heardOf(seen)
+const sums = (all: Seen): ReadonlyArray<string> => {
+  const { ended, lost } = all
+  const told = heardOf(all)
   const maps = ended.flatMap((pass) => pass.maps)
   const wrong = maps.filter(
     ({ seen, kept, deleted, refreshed, vanished, busy }) => seen !== kept + deleted + refreshed + vanished + busy

@@ -16,6 +16,7 @@ import * as Edge from "../src/api/Edge.ts"
 import * as Handlers from "../src/api/Handlers.ts"
 import * as Streams from "../src/api/Streams.ts"
 import { agent, given, type Twin } from "./stage.ts"
+import { vi } from "vitest"
 
 /** A folder that is gone with the scope. */
 export const folder = Effect.acquireRelease(
@@ -123,9 +124,7 @@ export const serving = (twin: Twin, flags: ReadonlyArray<string> = []) =>
 
 /** Looks in one turn of the event loop after the other until something is so. */
 export const until = (isSo: () => boolean): Effect.Effect<void> =>
-  Effect.promise(async () => {
-    while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 5))
-  })
+  Effect.asVoid(Effect.promise(() => vi.waitUntil(isSo, { timeout: 120_000, interval: 5 })))
 
 /** Turns of the event loop in which nobody calls the kernel, after which nobody will. */
 const QUIET = 50

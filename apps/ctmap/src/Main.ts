@@ -87,8 +87,8 @@ const ended = (cause: Cause.Cause<unknown>, output: Output["Service"]): Effect.E
   const error = Option.getOrUndefined(Cause.findErrorOption(cause))
   if (error === undefined) {
     const what = firstLine(Cause.squash(cause))
-    const sentence = `ctmap: internal error: ${what}: please report it, with what CTMAP_DEBUG=1 makes it say`
-    return Effect.as(output.note(sentence + details(cause)), exit.failed)
+    const report = `ctmap: internal error: ${what}: please report it, with what CTMAP_DEBUG=1 makes it say`
+    return Effect.as(output.note(report + details(cause)), exit.failed)
   }
   if (CliError.isCliError(error) && error._tag === "ShowHelp") {
     return Effect.succeed(error.errors.length > 0 ? exit.usage : exit.done)

@@ -10,15 +10,12 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { TestClock } from "effect/testing"
-import { afterAll, beforeAll, describe } from "vitest"
+import { afterAll, beforeAll, describe, vi } from "vitest"
 
 const TOTAL = 60_000
 
 /** Lets the event loop turn until something is so, under whatever clock. */
-const turnsUntil = (isSo: () => boolean) =>
-  Effect.promise(async () => {
-    while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 1))
-  })
+const turnsUntil = (isSo: () => boolean) => Effect.promise(() => vi.waitUntil(isSo, { timeout: 120_000, interval: 1 }))
 
 Privileged.suite(describe, "a resize on the kernel", () => {
   const bpffs = TempBpfFs.make()

@@ -1,0 +1,42 @@
+/**
+ * The bundled programs start, and load what they consist of, on every Node there is: the one of the workspace, and those of PATH
+ * that are new enough, as a user's is older as a rule.
+ */
+import { spawnSync } from "node:child_process"
+import { realpathSync } from "node:fs"
+import { delimiter, join } from "node:path"
+import { root } from "./workspace.ts"
+
+/** What `engines` of the programs asks for. */
+const OLDEST = 20
+
+/** A program, what it is asked, and what it must say. Nothing here needs a privilege, a kernel or libbpf. */
+const questions = [
+  { program: "apps/ctmap/dist/ctmap.js", args: ["--version"], says: /^ctmap \d/ },
+  { program: "apps/ctmap/dist/ctmap.js", args: ["macros"], says: /#define CT_MAP_TCP4/ },
+  { program: "apps/ctmap/dist/ctmap.js", args: ["gc", "--help"], says: /--max-delete-ratio/ },
+  { program: "apps/ctmap-agent/dist/ctmap-agent.js", args: ["--version"], says: /\d/ },
+  { program: "apps/ctmap-agent/dist/ctmap-agent.js", args: ["hive"], says: /\bgc\b/ }
+]
+
+const found = (process.env["PATH"] ?? "").split(delimiter).flatMap((directory) => {
+  try {
+    return [realpathSync(join(directory, "node"))]
+  } catch {
+    return []
+  }
+})
+
+const versions: Array<string> = []
+for (const node of new Set([realpathSync(process.execPath), ...found])) {
+  const { stdout: version, status } = spawnSync(node, ["-p", "process.versions.node"], { encoding: "utf8" })
+  if (status !== 0 || Number.parseInt(version, 10) < OLDEST) continue
+  versions.push(version.trim())
+  for (const { program, args, says } of questions) {
+    const { status: code, stdout, stderr } = spawnSync(node, [join(root, program), ...args], { encoding: "utf8" })
+    if (code === 0 && says.test(stdout)) continue
+    console.error(`Node ${version.trim()}: ${program} ${args.join(" ")} ended with ${code}:\n${stderr}${stdout}`)
+    process.exitCode = 1
+  }
+}
+console.log(`programs ran on Node ${versions.join(", ")}`)
