@@ -137,10 +137,13 @@ describe("a call into the kernel that fails, whichever it is", () => {
 /** Waits until nobody has called the kernel in so many turns of the event loop: whoever does now waits for the clock. */
 const quiet = (control: BpfMemory.Controls) =>
   Effect.promise(async () => {
-    for (let [calls, turns] = [-1, 0]; turns < 100; turns = control.count() === calls ? turns + 1 : 0) {
+    let [calls, turns] = [-1, 0]
+    const isQuiet = (): boolean => {
+      turns = control.count() === calls ? turns + 1 : 0
       calls = control.count()
-      await new Promise((resolve) => setTimeout(resolve, 2))
+      return turns > 100
     }
+    while (!isQuiet()) await new Promise((resolve) => setTimeout(resolve, 2))
   })
 
 describe("watch", () => {

@@ -67,9 +67,9 @@ const scanAll = (map: BpfMap.BpfMap, entries: number, check: (seen: Uint8Array, 
     const until = Date.now() + LONG
     let again = 0
     // On one CPU nobody else runs while a bucket is copied.
-    const mustChange = availableParallelism() > 1
-    const isEnough = (scan: number) => again >= ENOUGH || scan >= SCANS || Date.now() >= until
-    for (let scan = 0; !isEnough(scan) || (mustChange && again === 0); scan++) {
+    const least = availableParallelism() > 1 ? 1 : 0
+    const isEnough = (scan: number) => again >= ENOUGH || (again >= least && (scan >= SCANS || Date.now() >= until))
+    for (let scan = 0; !isEnough(scan); scan++) {
       const seen = new Uint8Array(entries)
       const report = yield* RowScan.forEach(map, tally(seen), { method: "iterator" })
       again += report.again
