@@ -136,14 +136,16 @@ describe("a call into the kernel that fails, whichever it is", () => {
 
 /** Waits until nobody has called the kernel in so many turns of the event loop: whoever does now waits for the clock. */
 const quiet = (control: BpfMemory.Controls) =>
-  Effect.promise(async () => {
+  Effect.promise(() => {
     let [calls, turns] = [-1, 0]
     const isQuiet = (): boolean => {
       turns = control.count() === calls ? turns + 1 : 0
       calls = control.count()
       return turns > 100
     }
-    while (!isQuiet()) await new Promise((resolve) => setTimeout(resolve, 2))
+    const look = (): Promise<void> =>
+      isQuiet() ? Promise.resolve() : new Promise((resolve) => setTimeout(resolve, 2)).then(look)
+    return look()
   })
 
 describe("watch", () => {
