@@ -12,8 +12,6 @@ const agentProgram = fileURLToPath(new URL("../../ctmap-agent/src/bin.ts", impor
 const program = fileURLToPath(new URL("../src/run.ts", import.meta.url))
 const fs = TempBpfFs.make()
 
-vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 })
-
 /** Connections that never end, half of them of each port, with both halves of their mappings. */
 const connections = Array.from({ length: 20_000 }, (_, n) => {
   const peer = (0x0b00_0000 + n).toString(16).padStart(8, "0")
@@ -71,10 +69,10 @@ Privileged.suite(describe, "a command through the agent that is interrupted", ()
       const { code, stdout } = await via("status", "-o", "json")
       return code === 0 && (JSON.parse(stdout) as { gc: { initialScanDone: boolean } }).gc.initialScanDone
     }
-    await vi.waitUntil(isReady, { timeout: 60_000, interval: 200 })
+    await vi.waitUntil(isReady, { timeout: 120_000, interval: 200 })
   })
   afterAll(async () => {
-    if (agent !== undefined && agent.exitCode === null) {
+    if (agent !== undefined && agent.exitCode === null && agent.signalCode === null) {
       const ended = new Promise((resolve) => agent!.once("close", resolve))
       agent.kill("SIGKILL")
       await ended
@@ -89,12 +87,12 @@ Privileged.suite(describe, "a command through the agent that is interrupted", ()
     let said = ""
     child.stderr.on("data", (data: Buffer) => (said += data.toString()))
     const ended = new Promise((resolve) => child.once("close", resolve))
-    await vi.waitUntil(async () => (await left("0050")) < 10_000, { timeout: 60_000, interval: 20 })
+    await vi.waitUntil(async () => (await left("0050")) < 10_000, { timeout: 120_000, interval: 20 })
     const other = via("purge", "--port", "81", "--yes", "-o", "json")
     child.kill("SIGINT")
     assert.strictEqual(await ended, 130)
     assert.match(said, /interrupted: the agent deletes nothing more for this/)
-    await vi.waitUntil(async () => (await passes()).some(({ why }) => why === "interrupted"), { timeout: 10_000 })
+    await vi.waitUntil(async () => (await passes()).some(({ why }) => why === "interrupted"), { timeout: 120_000 })
     const stopped = (await passes()).find(({ why }) => why === "interrupted")
     const deleted = stopped!.maps.reduce((sum, map) => sum + map.deleted, 0)
     const { code, stderr } = await other
