@@ -38,8 +38,10 @@ const inSlices =
 /** A kernel that does not let this process read kernel memory. */
 const withoutPerfmon = (kernel: Bpf.Calls): Bpf.Calls => ({
   ...kernel,
-  loadObject: (spec) =>
-    spec.programs.includes("compare_delete_restore") ? { errno: 1, log: "" } : kernel.loadObject(spec)
+  loadObjectAsync: (spec, done) =>
+    spec.programs.includes("compare_delete_restore")
+      ? void setImmediate(() => done({ errno: 1, log: "" }))
+      : kernel.loadObjectAsync(spec, done)
 })
 
 const compare = (family: "ipv4" | "ipv6") =>

@@ -17,7 +17,7 @@ describe("the second look", () => {
         const connection = Stage.ct({ daddr: [1], saddr: [2], dport: 80, sport: 1000, lifetime: 5000 })
         // The programs are loaded after the walk, before the first deletion: a moment between the two looks.
         control.onCall((call) => {
-          if (call === "loadObject") control.map(pair.tcp.map.fd)?.update(connection.key, connection.value)
+          if (call === "loadObjectAsync") control.map(pair.tcp.map.fd)?.update(connection.key, connection.value)
         })
         const pass = yield* NatPurge.orphans(pair, { serial: 1 })
         assert.deepStrictEqual([pass?.wanted, pass?.reprieved, pass?.egressDeleted, pass?.egressAlive], [1, 1, 0, 1])
@@ -75,7 +75,7 @@ describe("the second look", () => {
         const pair = yield* Stage.pair({ tcp: living, nat, capacity: 65_536 })
         let isFlushed = false
         control.onCall((call) => {
-          if (call !== "loadObject" || isFlushed) return
+          if (call !== "loadObjectAsync" || isFlushed) return
           isFlushed = true
           for (const { key } of living) control.map(pair.tcp.map.fd)?.delete(key)
         })
@@ -100,7 +100,7 @@ describe("the second look", () => {
         )
         const pair = yield* Stage.pair({ nat })
         control.onCall((call) => {
-          if (call !== "loadObject") return
+          if (call !== "loadObjectAsync") return
           for (const { key, value } of [1, 2, 3, 4, 5].map((sport) => Stage.ct({ daddr: [1], saddr: [2], sport })))
             control.map(pair.tcp.map.fd)?.update(key, value)
         })

@@ -151,7 +151,7 @@ describe("the guard", () => {
         let isSecond = false
         // Between the two looks the datapath exchanges what was not meant for what is.
         control.onCall((call) => {
-          if (call !== "loadObject" || isSecond) return
+          if (call !== "loadObjectAsync" || isSecond) return
           isSecond = true
           for (const { key } of entries(13_000, { dport: 80, daddr: [3] })) control.map(pair.tcp.map.fd)?.delete(key)
           for (const { key, value } of entries(13_000, { lifetime: 5000, dport: 443, daddr: [4] }))

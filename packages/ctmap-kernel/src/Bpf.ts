@@ -180,7 +180,8 @@ export interface Calls {
   readonly loadObject: (spec: ObjectSpec) => LoadedObject | { readonly errno: number; readonly log: string }
   /**
    * The same on another thread, for programs that the verifier takes long over: never calls back before it has returned.
-   * It cannot be called off; until then what the spec reuses has to stay open. There is no log.
+   * It cannot be called off. What the spec reuses is bound before it returns, and may be closed from then on. There is no
+   * log.
    */
   readonly loadObjectAsync: (spec: ObjectSpec, done: (answer: ReturnType<Calls["loadObject"]>) => void) => void
   /**

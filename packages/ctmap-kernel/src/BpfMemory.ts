@@ -264,7 +264,10 @@ const callsOf = (
     isBpfFs: (path) => files.isBpfFs(path),
     lockDirectory: (path) => kernel.lockDirectory(path),
     loadObject: loadObject(kernel, objects, { monotonic }),
-    loadObjectAsync: (spec, done) => void setImmediate(() => done(loadObject(kernel, objects, { monotonic })(spec))),
+    loadObjectAsync: (spec, done) => {
+      const answer = loadObject(kernel, objects, { monotonic })(spec)
+      setImmediate(() => done(answer))
+    },
     runProgram: (fd, context, cpu) => kernel.run(fd, context, cpu),
     runProgramAsync: (fd, context, done) => void setImmediate(() => done(kernel.run(fd, context))),
     mapMemory: (fd, bytes) => kernel.memory(fd, bytes),

@@ -145,8 +145,9 @@ export interface Options {
  * **Details**
  *
  * Tries in turn: the program that restores (Linux >= 5.14; CAP_BPF and CAP_PERFMON), the program that does not
- * (CAP_BPF), and `portable`. It finds out by loading, 2 to 4 ms a map, so make one per map and keep it: a program is
- * bound to its map. All of a key size share 48 KiB with this process, until the last of them closes; each takes 12 KiB of the kernel's memory. Works on HASH and
+ * (CAP_BPF), and `portable`. It finds out by loading, 2 to 4 ms a map on another thread, so make one per map and keep
+ * it: a program is bound to its map. All of a key size share 48 KiB with this process, until the last of them closes; each
+ * takes 12 KiB of the kernel's memory. Works on HASH and
  * LRU_HASH. Errors: `InvalidArgument` for sizes that no CT or NAT map has; those of loading where `engine` is `program`.
  *
  * @since 0.1.0
@@ -160,9 +161,8 @@ export const make = Effect.fnUntraced(function* (
     return yield* Effect.fail(Program.failure("load program", EINVAL, table))
   }
   if (engine === "portable") return portable(kernel, table, undefined)
-  const attempt = yield* Effect.acquireRelease(
-    Effect.sync(() => Program.load(kernel, table)),
-    (loaded) => Effect.sync(() => loaded.program?.close())
+  const attempt = yield* Effect.acquireRelease(Program.load(kernel, table), ({ program }) =>
+    Effect.sync(() => program?.close())
   )
   if (attempt.program !== undefined) return inKernel(kernel, table, attempt.program, attempt.refusal)
   return engine === "program" ? yield* Effect.fail(attempt.refusal) : portable(kernel, table, attempt.refusal)
@@ -197,7 +197,7 @@ export const object = Program.OBJECT
  *   const read = { keys, expected: Uint32Array.of(5), verdicts: new Uint8Array(1) }
  *   return [cad.engine, yield* cad.deleteAll(read, "lifetime", 1)]
  * }).pipe(Effect.scoped, Effect.provide(kernel))
- * Effect.runSync(program) // => ["program", { deleted: 0, refreshed: 1, vanished: 0, restored: 0, busy: 0 }]
+ * await Effect.runPromise(program) // => ["program", { deleted: 0, refreshed: 1, vanished: 0, restored: 0, busy: 0 }]
  * ```
  *
  * @since 0.1.0

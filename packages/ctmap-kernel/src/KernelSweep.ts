@@ -23,6 +23,7 @@ import * as Bpf from "./Bpf.ts"
 import type { BpfError } from "./BpfError.ts"
 import type { Table } from "./CompareAndDelete.ts"
 import type { ObjectTwin } from "./internal/memoryPrograms.ts"
+import type { Program as Loaded } from "./internal/loadProgram.ts"
 import { check } from "./internal/sweepCheck.ts"
 import * as Layout from "./internal/sweepLayout.ts"
 import * as Program from "./internal/sweepProgram.ts"
@@ -271,13 +272,13 @@ const load = (
   target: Target,
   records: number,
   canBeWalked: boolean
-): Effect.Effect<Program.Loaded & { readonly resumes: boolean }, BpfError> => {
+): Effect.Effect<Loaded & { readonly resumes: boolean }, BpfError> => {
   // Whether it can be run shows by running it; that must not walk the table.
   const idle = new Uint32Array(Layout.sweep.words)
   idle[Layout.sweep.options] = Layout.option.idle
   const once = new Uint8Array(idle.buffer)
   const attempt = (program: "walk" | "sweep") =>
-    Effect.map(Program.loadElsewhere(kernel, target, program, { records }, once), (loaded) => ({
+    Effect.map(Program.load(kernel, target, program, { records }, once), (loaded) => ({
       ...loaded,
       resumes: program === "walk"
     }))

@@ -42,6 +42,7 @@ import { BpfError, FeatureUnsupported, fromErrno } from "./BpfError.ts"
 import { type BpfMap, notAHash } from "./BpfMap.ts"
 import type { ObjectTwin } from "./BpfMemory.ts"
 import * as ChunkSize from "./internal/chunkSize.ts"
+import { loadObject } from "./internal/loadProgram.ts"
 import { objectFile } from "./internal/objectFile.ts"
 import { check } from "./internal/walkCheck.ts"
 import * as Layout from "./internal/walkLayout.ts"
@@ -134,8 +135,8 @@ interface Instance {
 }
 
 /**
- * Loads a program when it is first needed, which takes some 20 ms and maps 0.8 MB, and keeps it for the next scan; scans
- * at the same time load one each.
+ * Loads a program when it is first needed, which takes 30 to 50 ms on another thread and maps 0.8 MB, and keeps it for the
+ * next scan; scans at the same time load one each.
  *
  * @since 0.1.0
  */
@@ -152,10 +153,12 @@ export const layer: Layer.Layer<MapIterator, never, Bpf.Bpf> = Layer.effect(
     )
     const take = (shape: Layout.Shape): Effect.Effect<Instance, BpfError> =>
       Effect.suspend(() => {
-        const instance = idle.get(shape)?.pop() ?? refused.get(shape) ?? load(bpf, shape)
-        if (!(instance instanceof BpfError)) return Effect.succeed(instance)
-        if (isFinal(instance)) refused.set(shape, instance)
-        return Effect.fail(instance)
+        const known = idle.get(shape)?.pop() ?? refused.get(shape)
+        if (known instanceof BpfError) return Effect.fail(known)
+        if (known !== undefined) return Effect.succeed(known)
+        return Effect.tapError(load(bpf, shape), (error) =>
+          Effect.sync(() => isFinal(error) && refused.set(shape, error))
+        )
       })
     const giveBack = (instance: Instance): void => {
       const others = idle.get(instance.shape)
@@ -199,12 +202,12 @@ const notPreallocated = (map: BpfMap): BpfError | undefined =>
     ? undefined
     : refusalOf(map, "an iterator for maps whose entries are not preallocated")
 
-const load = (bpf: Bpf.Calls, shape: Layout.Shape): Instance | BpfError => {
+const load = Effect.fnUntraced(function* (bpf: Bpf.Calls, shape: Layout.Shape): Effect.fn.Return<Instance, BpfError> {
   const elf = objectFile(Layout.OBJECT)
-  if (elf instanceof BpfError) return elf
+  if (elf instanceof BpfError) return yield* Effect.fail(elf)
   const program = Layout.programOf(shape)
-  const loaded = bpf.loadObject({ name: Layout.OBJECT, elf, programs: [program] })
-  if ("errno" in loaded) return fromErrno({ operation: "load program", errno: loaded.errno, feature: FEATURE })
+  const loaded = yield* loadObject(bpf, { name: Layout.OBJECT, elf, programs: [program] })
+  if ("errno" in loaded) return yield* Effect.fail(failure("load program", loaded.errno))
   const control = bpf.mapMemory(loaded.maps["control"]!, Layout.CONTROL_BYTES)
   const records = bpf.mapMemory(loaded.maps["records"]!, Layout.RECORDS_BYTES)
   const close = (): void => {
@@ -213,16 +216,18 @@ const load = (bpf: Bpf.Calls, shape: Layout.Shape): Instance | BpfError => {
   }
   if (typeof control === "number" || typeof records === "number") {
     close()
-    const errno = typeof control === "number" ? control : Number(records)
-    return fromErrno({ operation: "map memory", errno: -errno, feature: FEATURE })
+    return yield* Effect.fail(failure("map memory", -(typeof control === "number" ? control : Number(records))))
   }
   const words = new Uint32Array(control.buffer, control.byteOffset, Layout.CONTROL_BYTES / 4)
   const programFd = loaded.programs[program]!
   const rc = check(bpf, shape, programFd, words, records)
   if (rc === 0) return { close, programFd, shape, control: words, records }
   close()
-  return fromErrno({ operation: "run program", errno: -rc, feature: FEATURE })
-}
+  return yield* Effect.fail(failure("run program", -rc))
+})
+
+const failure = (operation: BpfError["operation"], errno: number): BpfError =>
+  fromErrno({ operation, errno, feature: FEATURE })
 
 /** The walk through one map; closing it waits for the run under way, for that writes to memory others will use. */
 const read = (

@@ -132,8 +132,8 @@ export interface NatCleanUp {
  *
  * **Details**
  *
- * Finds out what can be had by loading, some milliseconds, so make one per pair and keep it. The work-list is that of
- * `CompareAndDelete`. Errors: `InvalidArgument` for sizes that are not the family's; those of loading where `engine`
+ * Finds out what can be had by loading, some milliseconds on another thread, so make one per pair and keep it. The
+ * work-list is that of `CompareAndDelete`. Errors: `InvalidArgument` for sizes that are not the family's; those of loading where `engine`
  * is `program`.
  *
  * **Example** (After deleting a CT entry)
@@ -156,7 +156,7 @@ export interface NatCleanUp {
  *   const deleted = { keys: new Uint8Array(14), flags: new Uint32Array(1), verdicts: new Uint8Array(1) }
  *   return cleanUp.run(deleted, 1)
  * }).pipe(Effect.scoped, Effect.provide(BpfMemory.layer))
- * Effect.runSync(program) // => { egress: 0, ingress: 0, absent: 1, halves: 0, kept: 0, failed: 0 }
+ * await Effect.runPromise(program) // => { egress: 0, ingress: 0, absent: 1, halves: 0, kept: 0, failed: 0 }
  * ```
  *
  * @since 0.1.0
@@ -169,12 +169,12 @@ export const make = Effect.fnUntraced(function* (
   const refusal = Program.refusal(target)
   if (refusal !== undefined) return yield* Effect.fail(refusal)
   if (engine === "portable") return portable(kernel, target, undefined)
-  const loaded = yield* Effect.acquireRelease(
-    Effect.sync(() => acquire(kernel, target)),
-    (acquired) => Effect.sync(() => (acquired instanceof BpfError ? undefined : acquired.close()))
+  const program = Effect.map(
+    Effect.acquireRelease(acquire(kernel, target), (acquired) => Effect.sync(() => acquired.close())),
+    (acquired) => inKernel(kernel, target, acquired)
   )
-  if (!(loaded instanceof BpfError)) return inKernel(kernel, target, loaded)
-  return engine === "program" ? yield* Effect.fail(loaded) : portable(kernel, target, loaded)
+  if (engine === "program") return yield* program
+  return yield* Effect.catchTag(program, "BpfError", (error) => Effect.succeed(portable(kernel, target, error)))
 })
 
 const EBADF = 9
@@ -229,27 +229,28 @@ interface Loaded {
   readonly close: () => void
 }
 
-const acquire = (kernel: Bpf.Calls, target: Target): Loaded | BpfError => {
-  const work = acquireWork(kernel, target.ct)
-  if (work instanceof BpfError) return work
-  const idle = new Uint8Array(Layout.clean.words * 4)
-  const program = Program.load(kernel, target, "nat_clean", { work: work.fd }, idle)
-  if (program instanceof BpfError) {
-    releaseWork(kernel, target.ct, work)
-    return program
-  }
-  const loaded: Loaded = {
-    fd: program.fd,
-    memory: work.memory,
-    isOpen: true,
-    close: () => {
-      loaded.isOpen = false
-      program.close()
-      releaseWork(kernel, target.ct, work)
-    }
-  }
-  return loaded
-}
+const acquire = (kernel: Bpf.Calls, target: Target): Effect.Effect<Loaded, BpfError> =>
+  Effect.suspend(() => {
+    const work = acquireWork(kernel, target.ct)
+    if (work instanceof BpfError) return Effect.fail(work)
+    const idle = new Uint8Array(Layout.clean.words * 4)
+    return Program.load(kernel, target, "nat_clean", { work: work.fd }, idle).pipe(
+      Effect.tapError(() => Effect.sync(() => releaseWork(kernel, target.ct, work))),
+      Effect.map((program) => {
+        const loaded: Loaded = {
+          fd: program.fd,
+          memory: work.memory,
+          isOpen: true,
+          close: () => {
+            loaded.isOpen = false
+            program.close()
+            releaseWork(kernel, target.ct, work)
+          }
+        }
+        return loaded
+      })
+    )
+  })
 
 const inKernel = (kernel: Bpf.Calls, target: Target, program: Loaded): NatCleanUp => {
   const { keySize } = target.ct

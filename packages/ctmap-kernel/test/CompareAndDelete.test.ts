@@ -288,7 +288,40 @@ describe("choosing an engine", () => {
     }).pipe(Effect.provide(kernel({ [object]: twin }, { programs: false })))
   )
 
-  for (const call of ["mapCreate", "mapMemory", "loadObject", "runProgram"] as const) {
+  it.effect("does not try the second program on what the fd stands for once the first was refused", () =>
+    Effect.gen(function* () {
+      const control = yield* BpfMemory.Control
+      const bpf = yield* Bpf.Bpf
+      const meant = yield* fixture(shape)
+      const { fd } = meant.table
+      const { id } = bpf.mapInfo(fd) as Bpf.MapInfo
+      control.failNext("loadObjectAsync", 1)
+      const loading = yield* Effect.forkChild(CompareAndDelete.make({ ...meant.table, id }, { engine: "program" }), {
+        startImmediately: true
+      })
+      bpf.close(fd)
+      const other = yield* fixture(shape)
+      assert.strictEqual(other.table.fd, fd)
+      const error = yield* Effect.flip(Fiber.join(loading))
+      assert.deepStrictEqual([error.operation, error.reason._tag], ["load program", "NotPermitted"])
+      assert.strictEqual(control.count("loadObjectAsync"), 1)
+    }).pipe(Effect.provide(kernel()))
+  )
+
+  it.effect("leaves nothing open when it is interrupted while a program is loaded", () =>
+    Effect.gen(function* () {
+      const control = yield* BpfMemory.Control
+      const { table } = yield* fixture(shape)
+      const before = control.living().length
+      const loading = yield* Effect.forkChild(Effect.scoped(CompareAndDelete.make(table)), { startImmediately: true })
+      assert.isAbove(control.living().length, before)
+      yield* Fiber.interrupt(loading)
+      assert.deepStrictEqual([control.living().length, control.openFds().length], [before, 1])
+      assert.strictEqual(control.count("loadObject"), 0)
+    }).pipe(Effect.provide(kernel()))
+  )
+
+  for (const call of ["mapCreate", "mapMemory", "loadObjectAsync", "runProgram"] as const) {
     it.effect(`leaves nothing open, whatever fails: ${call}`, () =>
       Effect.gen(function* () {
         const control = yield* BpfMemory.Control

@@ -5,6 +5,8 @@ import * as BpfMemory from "ctmap-kernel/BpfMemory"
 import * as KernelSweep from "ctmap-kernel/KernelSweep"
 import * as NatCleanUp from "ctmap-kernel/NatCleanUp"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
 import * as Layout from "../src/internal/sweepLayout.ts"
 import { back, cases, ct, ctValue, key, natValue, out, pair } from "./sweepCases.ts"
 
@@ -422,5 +424,24 @@ describe("when any one call to the kernel fails", () => {
         }
         return assert.fail("it never succeeded")
       }).pipe(Effect.provide(kernel()))
+    )
+})
+
+describe("interrupted while a program is loaded", () => {
+  for (const what of ["a sweep", "NAT clean-up"] as const)
+    it.effect(`${what} leaves nothing open`, () =>
+      Effect.gen(function* () {
+        const control = yield* BpfMemory.Control
+        const maps = yield* pair("ipv4")
+        const target = { ct: maps.ct.table, nat: maps.nat.table, family: "ipv4" } as const
+        const before = [control.living().length, control.openFds().length]
+        const make: Effect.Effect<unknown, unknown, Bpf.Bpf | Scope.Scope> =
+          what === "a sweep" ? KernelSweep.make(target) : NatCleanUp.make(target)
+        const loading = yield* Effect.forkChild(Effect.scoped(make), { startImmediately: true })
+        assert.isAbove(control.living().length, before[0]!)
+        yield* Fiber.interrupt(loading)
+        assert.deepStrictEqual([control.living().length, control.openFds().length], before)
+        assert.strictEqual(control.count("loadObject"), 0)
+      }).pipe(Effect.scoped, Effect.provide(kernel()))
     )
 })

@@ -45,11 +45,11 @@ const fake = (
   let mapped: Uint32Array = new Uint32Array()
   const kernel: Bpf.Calls = {
     ...calls,
-    loadObject: (spec) => {
-      const object = calls.loadObject(spec)
-      if (!("errno" in object)) kept.loaded++
-      return object
-    },
+    loadObjectAsync: (spec, done) =>
+      calls.loadObjectAsync(spec, (object) => {
+        if (!("errno" in object)) kept.loaded++
+        done(object)
+      }),
     mapMemory: (fd, bytes) => {
       const memory = calls.mapMemory(fd, bytes)
       if (typeof memory !== "number" && bytes === WORDS * 4)
@@ -234,7 +234,7 @@ describe("an iterator over a map", () => {
       made,
       Effect.gen(function* () {
         const map = yield* create()
-        made.control.failNext("loadObject", 24)
+        made.control.failNext("loadObjectAsync", 24)
         assert.strictEqual((yield* Effect.flip(scan(map))).errno, 24)
         assert.strictEqual((yield* scan(map)).entries, 1)
       })
@@ -245,16 +245,31 @@ describe("an iterator over a map", () => {
           older,
           Effect.gen(function* () {
             const map = yield* create()
-            older.control.failEvery(1, "loadObject", 22)
+            older.control.failEvery(1, "loadObjectAsync", 22)
             for (let i = 0; i < 3; i++) {
               const error = yield* Effect.flip(scan(map))
               assert.deepStrictEqual([error.operation, error.reason._tag], ["load program", "FeatureUnsupported"])
             }
-            assert.strictEqual(older.control.count("loadObject"), 1)
+            assert.strictEqual(older.control.count("loadObjectAsync"), 1)
           })
         )
       })
     )
+  })
+
+  it.effect("interrupted while its program is loaded, keeps it for the next scan", () => {
+    const made = fake([fills(1), ends])
+    return run(
+      made,
+      Effect.gen(function* () {
+        const map = yield* create()
+        const loading = yield* Effect.forkChild(scan(map), { startImmediately: true })
+        yield* Fiber.interrupt(loading)
+        assert.strictEqual(made.kept.loaded, 1)
+        assert.strictEqual((yield* scan(map)).entries, 1)
+        assert.strictEqual(made.kept.loaded, 1)
+      })
+    ).pipe(Effect.tap(() => Effect.sync(() => assert.deepStrictEqual(made.control.living(), []))))
   })
 
   it.effect("is not used on CPUs that may see writes in another order: maps are read by batch", () =>
@@ -324,6 +339,7 @@ describe("an iterator over a map", () => {
       made,
       Effect.gen(function* () {
         const map = yield* create()
+        yield* scan(map)
         made.kept.byHand = true
         const fiber = yield* Effect.forkChild(scan(map), { startImmediately: true })
         assert.lengthOf(made.underWay, 1)
@@ -382,7 +398,7 @@ describe("an iterator over a map", () => {
       Effect.gen(function* () {
         const error = yield* Effect.flip(scan(yield* create(changes)))
         assert.include(error.message, lacks)
-        assert.strictEqual(made.control.count("loadObject"), 0)
+        assert.strictEqual(made.control.count("loadObjectAsync"), 0)
       })
     )
   })

@@ -3,6 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import type * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import * as Exit from "effect/Exit"
@@ -242,6 +243,36 @@ const wrongSizes = Effect.gen(function* () {
   }
 })
 
+/** While the kernel loads the program, the map is closed, and its fd becomes another one's. */
+const replacedMeanwhile = (shape: Shape) =>
+  Effect.gen(function* () {
+    const kernel = yield* Bpf.Bpf
+    const meant = yield* fixture(shape)
+    const { fd } = meant.table
+    const info = kernel.mapInfo(fd)
+    if (typeof info === "number") return assert.fail(`map info: ${info}`)
+    const second = yield* Effect.acquireRelease(
+      Effect.sync(() => kernel.mapFdById(info.id)),
+      (opened) => Effect.sync(() => kernel.close(opened))
+    )
+    assert.isAbove(second, 0)
+    meant.put(0, 1)
+    const loading = yield* Effect.forkChild(
+      CompareAndDelete.make({ ...meant.table, id: info.id }, { engine: "program" }),
+      { startImmediately: true }
+    )
+    kernel.close(fd)
+    // Numbers are given again from the lowest on: the fixture closes the one that is meant.
+    let other = yield* fixture(shape)
+    while (other.table.fd < fd) other = yield* fixture(shape)
+    assert.strictEqual(other.table.fd, fd)
+    other.put(0, 1)
+    const cad = yield* Fiber.join(loading)
+    assert.strictEqual(cad.run(meant.candidates(1, 1), shape.compared, 0, 1), 1)
+    assert.isDefined(other.get(0))
+    assert.strictEqual(kernel.lookup(second, meant.key(0), new Uint8Array(shape.valueSize)), -2)
+  })
+
 /** Runs every case on a kernel. */
 export const cases = (kernel: Layer.Layer<Bpf.Bpf, BpfError>): void => {
   const test = (title: string, effect: Effect.Effect<unknown, unknown, Bpf.Bpf | Scope.Scope>) =>
@@ -264,5 +295,10 @@ export const cases = (kernel: Layer.Layer<Bpf.Bpf, BpfError>): void => {
   for (const shape of shapes.slice(0, 1)) test("refuses to run after its scope has closed", afterClosing(shape))
   for (const shape of shapes.slice(0, 1)) test("goes on when another of its map has closed", closingOne(shape))
   test("maps of all kinds side by side do not disturb one another", sharing)
+  for (const shape of shapes.slice(0, 1))
+    test(
+      "works on the map that was meant, though its fd is another one's once the program is loaded",
+      replacedMeanwhile(shape)
+    )
   test("refuses sizes that no CT or NAT map has", wrongSizes)
 }

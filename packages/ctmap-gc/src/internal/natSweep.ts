@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import { deleted as deletedOf, type NatPass } from "../NatPass.ts"
 import * as Guard from "../Guard.ts"
 import type { Pace } from "../Pace.ts"
+import { tableOf } from "./programs.ts"
 
 export interface NatPlan {
   /** Whether a row is to go. */
@@ -158,11 +159,8 @@ const makeDeleter = Effect.fnUntraced(function* (
   { compared, confirms, engine, limits, pace }: NatPlan,
   tally: NatTally
 ) {
-  const { keySize, valueSize } = map.info
-  const deleter = yield* CompareAndDelete.make(
-    { fd: map.fd, name: map.name, keySize, valueSize },
-    engine === undefined ? {} : { engine }
-  )
+  const { keySize } = map.info
+  const deleter = yield* CompareAndDelete.make(tableOf(map), engine === undefined ? {} : { engine })
   const confirmed = { keys: new Uint8Array(SLICE * keySize), expected: new Uint32Array(SLICE) }
   const verdicts = new Uint8Array(SLICE)
   const ingress = new Uint8Array(SLICE)

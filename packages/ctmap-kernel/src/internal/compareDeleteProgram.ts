@@ -1,9 +1,12 @@
 /**
  * Loading the compare-and-delete programs.
  */
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import type * as Bpf from "../Bpf.ts"
 import { BpfError, fromErrno } from "../BpfError.ts"
 import type { Table } from "../CompareAndDelete.ts"
+import * as LoadProgram from "./loadProgram.ts"
 import { objectFile } from "./objectFile.ts"
 import * as StillOpen from "./stillOpen.ts"
 import { acquireWork, releaseWork } from "./sharedWork.ts"
@@ -35,52 +38,49 @@ const PROGRAMS = [
   { name: "compare_delete", restores: false }
 ] as const
 
-/** The best program that can be loaded, with why the better one could not; or why none could. */
-export const load = (kernel: Bpf.Calls, table: Table): Attempt => {
+/** The best program that can be loaded, with why the better one could not; or why none could. Nothing may interrupt it. */
+export const load = Effect.fnUntraced(function* (kernel: Bpf.Calls, table: Table): Effect.fn.Return<Attempt> {
   const elf = objectFile(OBJECT)
   if (elf instanceof BpfError) return { program: undefined, refusal: elf }
-  const gone = StillOpen.check(kernel, table)
-  if (gone !== 0) return { program: undefined, refusal: failure("load program", gone, table) }
   const work = acquireWork(kernel, table)
   if (work instanceof BpfError) return { program: undefined, refusal: work }
   let refusal: BpfError | undefined
   for (const { name, restores } of PROGRAMS) {
-    const loaded = loadProgram(kernel, table, elf, work.fd, name)
-    if (!(loaded instanceof BpfError)) {
+    const loaded = yield* Effect.result(loadOne(kernel, table, elf, work.fd, name))
+    if (Result.isSuccess(loaded)) {
       const program: Program = {
-        fd: loaded.fd,
+        fd: loaded.success.fd,
         restores,
         memory: work.memory,
         isOpen: true,
         close: () => {
           program.isOpen = false
-          loaded.close()
+          loaded.success.close()
           releaseWork(kernel, table, work)
         }
       }
       return { program, refusal }
     }
-    refusal ??= loaded
+    refusal ??= loaded.failure
   }
   releaseWork(kernel, table, work)
   return { program: undefined, refusal: refusal ?? failure("load program", EINVAL, table, FEATURE) }
-}
+})
 
 const FEATURE = "programs of type syscall (Linux 5.14)"
 
-/** Loads a program and runs it over nothing: whether it can be run is only known then. */
-const loadProgram = (
+const loadOne = (
   kernel: Bpf.Calls,
   table: Table,
   elf: Uint8Array,
   work: number,
   name: string
-): { readonly fd: number; readonly close: () => void } | BpfError => {
-  const loaded = kernel.loadObject({ name: OBJECT, elf, programs: [name], reuse: { table: table.fd, work } })
-  if ("errno" in loaded) return failure("load program", loaded.errno, table, FEATURE)
-  const fd = loaded.programs[name] ?? -1
-  const rc = fd < 0 ? -EINVAL : kernel.runProgram(fd, new Uint8Array(WorkList.context.words * 4))
-  if (rc >= 0) return { fd, close: loaded.close }
-  loaded.close()
-  return failure("run program", -rc, table, FEATURE)
-}
+): Effect.Effect<LoadProgram.Program, BpfError> =>
+  Effect.suspend(() => {
+    // Each time anew: the one before has taken its time.
+    const gone = StillOpen.check(kernel, table)
+    if (gone !== 0) return Effect.fail(failure("load program", gone, table))
+    const spec = { object: OBJECT, name, elf, reuse: { table: table.fd, work } }
+    const idle = new Uint8Array(WorkList.context.words * 4)
+    return LoadProgram.loadProgram(kernel, spec, idle, (operation, errno) => failure(operation, errno, table, FEATURE))
+  })

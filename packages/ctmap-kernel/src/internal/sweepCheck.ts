@@ -73,7 +73,7 @@ const tryOut = (
       const { name, keySize, valueSize } = ct
       const own = { ct: { fd, name, keySize, valueSize }, nat: undefined, family }
       const loaded = yield* Effect.acquireRelease(
-        Program.loadElsewhere(kernel, own, "walk", { records: recordsFd }, idle),
+        Program.load(kernel, own, "walk", { records: recordsFd }, idle),
         (it) => Effect.sync(() => it.close())
       )
       // What has expired, which is every other one, then the rest.

@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import type * as Bpf from "../Bpf.ts"
 import { BpfError, fromErrno } from "../BpfError.ts"
 import type { Table } from "../CompareAndDelete.ts"
+import { loadProgram, type Program } from "./loadProgram.ts"
 import { objectFile } from "./objectFile.ts"
 import * as StillOpen from "./stillOpen.ts"
 import { CT_VALUE } from "./sweepLayout.ts"
@@ -43,97 +44,38 @@ export const refusal = ({ ct, nat, family }: Target): BpfError | undefined => {
   return undefined
 }
 
-export interface Loaded {
-  readonly fd: number
-  readonly close: () => void
-}
-
 /** That a program is not for this map. */
 export const unsupported = (program: keyof typeof FEATURES, ct: Table): BpfError =>
   failure("load program", EOPNOTSUPP, ct, FEATURES[program])
 
-/** What is asked of the kernel for a program, and what is to be closed when it has answered. */
-interface Asked {
-  readonly name: string
-  readonly spec: Bpf.ObjectSpec
-  readonly answered: () => void
-}
-
-const ask = (
+/** Loads a program. What is shared has to stay open meanwhile, and nothing may interrupt it. */
+export const load = (
   kernel: Bpf.Calls,
   { ct, nat, family }: Target,
   program: keyof typeof fileOf,
-  shared: Readonly<Record<string, number>>
-): Asked | BpfError => {
-  const elf = objectFile(fileOf[program])
-  if (elf instanceof BpfError) return elf
-  for (const table of nat === undefined ? [ct] : [ct, nat]) {
-    const gone = StillOpen.check(kernel, table)
-    if (gone !== 0) return failure("load program", gone, table)
-  }
-  // A program names the map whether it will use it or not.
-  const placeholder = nat === undefined ? noNat(kernel, family) : undefined
-  if (placeholder !== undefined && placeholder < 0) return failure("map create", -placeholder, ct)
-  const name = `${program}${family === "ipv4" ? 4 : 6}`
-  const reuse = { ...shared, table: ct.fd, nat: nat?.fd ?? placeholder ?? -1 }
-  return {
-    name,
-    spec: { name: OBJECT, elf, programs: [name], reuse },
-    answered: () => {
-      if (placeholder !== undefined) kernel.close(placeholder)
+  shared: Readonly<Record<string, number>>,
+  idle: Uint8Array
+): Effect.Effect<Program, BpfError> =>
+  Effect.suspend(() => {
+    const elf = objectFile(fileOf[program])
+    if (elf instanceof BpfError) return Effect.fail(elf)
+    for (const table of nat === undefined ? [ct] : [ct, nat]) {
+      const gone = StillOpen.check(kernel, table)
+      if (gone !== 0) return Effect.fail(failure("load program", gone, table))
     }
-  }
-}
-
-/** Runs a program that was loaded over nothing: whether it can be run is only known then. */
-const tryOut = (
-  kernel: Bpf.Calls,
-  { ct }: Target,
-  program: keyof typeof fileOf,
-  name: string,
-  loaded: ReturnType<Bpf.Calls["loadObject"]>,
-  idle: Uint8Array
-): Loaded | BpfError => {
-  if ("errno" in loaded) return failure("load program", loaded.errno, ct, FEATURES[program])
-  const fd = loaded.programs[name] ?? -1
-  const rc = fd < 0 ? -EINVAL : kernel.runProgram(fd, idle)
-  if (rc >= 0) return { fd, close: loaded.close }
-  loaded.close()
-  return failure("run program", -rc, ct, FEATURES[program])
-}
-
-/** Loads a program. */
-export const load = (
-  kernel: Bpf.Calls,
-  target: Target,
-  program: keyof typeof fileOf,
-  shared: Readonly<Record<string, number>>,
-  idle: Uint8Array
-): Loaded | BpfError => {
-  const asked = ask(kernel, target, program, shared)
-  if (asked instanceof BpfError) return asked
-  const loaded = kernel.loadObject(asked.spec)
-  asked.answered()
-  return tryOut(kernel, target, program, asked.name, loaded, idle)
-}
-
-/** The same on another thread. What is shared has to stay open meanwhile. */
-export const loadElsewhere = (
-  kernel: Bpf.Calls,
-  target: Target,
-  program: keyof typeof fileOf,
-  shared: Readonly<Record<string, number>>,
-  idle: Uint8Array
-): Effect.Effect<Loaded, BpfError> =>
-  Effect.callback<Loaded, BpfError>((resume) => {
-    const answer = (it: Loaded | BpfError): void =>
-      resume(it instanceof BpfError ? Effect.fail(it) : Effect.succeed(it))
-    const asked = ask(kernel, target, program, shared)
-    if (asked instanceof BpfError) return answer(asked)
-    kernel.loadObjectAsync(asked.spec, (loaded) => {
-      asked.answered()
-      answer(tryOut(kernel, target, program, asked.name, loaded, idle))
-    })
+    // A program names the map whether it will use it or not.
+    const placeholder = nat === undefined ? noNat(kernel, family) : undefined
+    if (placeholder !== undefined && placeholder < 0) return Effect.fail(failure("map create", -placeholder, ct))
+    const spec = {
+      object: OBJECT,
+      name: `${program}${family === "ipv4" ? 4 : 6}`,
+      elf,
+      reuse: { ...shared, table: ct.fd, nat: nat?.fd ?? placeholder ?? -1 }
+    }
+    return Effect.ensuring(
+      loadProgram(kernel, spec, idle, (operation, errno) => failure(operation, errno, ct, FEATURES[program])),
+      Effect.sync(() => placeholder === undefined || kernel.close(placeholder))
+    )
   })
 
 const noNat = (kernel: Bpf.Calls, family: Family.Family): number =>
