@@ -3,6 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { GcEngine, type GcEvents, type GcPass, GcRequest } from "ctmap-gc"
 import { Bpf, BpfMemory, type CtPair, KernelClock } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
+import * as Logger from "effect/Logger"
+import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import { TestClock } from "effect/testing"
 import { optionsOf, type Tested } from "./engineCases.ts"
@@ -11,7 +13,7 @@ import * as Stage from "./stage.ts"
 const expired = (n: number) => Stage.ct({ lifetime: 1, sport: n })
 
 const stage = <A, E>(
-  engine: Tested,
+  engine: NonNullable<Tested> | GcEngine.Options,
   use: (bench: {
     readonly control: BpfMemory.Controls
     readonly collect: (
@@ -23,7 +25,7 @@ const stage = <A, E>(
 ) => {
   const { calls, control } = BpfMemory.make({ objects: Stage.objects!, ...options })
   const test = Effect.gen(function* () {
-    const made = yield* GcEngine.make(optionsOf(engine)).pipe(
+    const made = yield* GcEngine.make(typeof engine === "string" ? optionsOf(engine) : engine).pipe(
       Effect.provideService(KernelClock.KernelClock, Stage.ktime(1000))
     )
     let serial = 0
@@ -36,6 +38,99 @@ const stage = <A, E>(
     Effect.tap(() => Effect.sync(() => assert.deepStrictEqual(control.openFds(), [])))
   )
 }
+
+const E2BIG = 7
+
+describe("programs that the kernel refuses", () => {
+  /** Passes with new entries each: how many loads each asked for, and the warnings of all. */
+  const passes = (
+    engine: GcEngine.Options,
+    errno: number,
+    use: (more: Passes) => Effect.Effect<void, GcEngine.SweepError>
+  ) => {
+    const warnings: Array<string> = []
+    const logger = Logger.make<unknown, void>(({ logLevel, message }) => {
+      if (logLevel === "Warn") warnings.push(String(message))
+    })
+    return stage(engine, ({ control, collect }) =>
+      Effect.gen(function* () {
+        const bpf = yield* Bpf.Bpf
+        const pair = yield* Stage.pair({ tcp: [], nat: [] })
+        control.failEvery(1, "loadObjectAsync", errno)
+        let n = 0
+        const next = Effect.gen(function* () {
+          const before = control.count("loadObjectAsync")
+          const { key, value } = expired(++n)
+          bpf.update(pair.tcp.map.fd, key, value, Bpf.ANY)
+          const { maps } = yield* collect(pair)
+          assert.isAtLeast(maps[0]!.deleted, 1)
+          return [maps[0]!.engine, control.count("loadObjectAsync") - before] as const
+        })
+        yield* use({ next, control, warnings })
+      })
+    ).pipe(Effect.provide(Logger.layer([logger])))
+  }
+  interface Passes {
+    readonly next: Effect.Effect<readonly [engine: GcPass.Engine, loads: number], GcEngine.SweepError>
+    readonly control: BpfMemory.Controls
+    readonly warnings: ReadonlyArray<string>
+  }
+  const walking = { engine: "auto", walkMinEntries: 0 } as const
+
+  it.effect("are asked for once, told of once, and asked for again after a quarter of an hour", () =>
+    passes(walking, E2BIG, ({ next, control, warnings }) =>
+      Effect.gen(function* () {
+        // The walks of both maps, the two programs that delete, the one that cleans up.
+        assert.deepStrictEqual(yield* next, ["portable", 5])
+        const sentence = "the program that walks cilium_ct4_global cannot be loaded: "
+        assert.lengthOf(
+          warnings.filter((line) => line.startsWith(sentence) && line.includes("errno 7")),
+          1
+        )
+        assert.lengthOf(warnings, 4)
+        assert.deepStrictEqual(
+          [yield* next, yield* next],
+          [
+            ["portable", 0],
+            ["portable", 0]
+          ]
+        )
+        yield* TestClock.adjust("16 minutes")
+        assert.deepStrictEqual(yield* next, ["portable", 5])
+        assert.lengthOf(warnings, 4)
+        control.clearFaults()
+        yield* TestClock.adjust("16 minutes")
+        assert.strictEqual((yield* next)[0], "hybrid")
+      })
+    )
+  )
+
+  for (const [title, errno] of [
+    ["has none of the kind", 22],
+    ["does not permit them", 1]
+  ] as const)
+    it.effect(`are never asked for again of a kernel that ${title}, and nobody is warned`, () =>
+      passes(walking, errno, ({ next, warnings }) =>
+        Effect.gen(function* () {
+          assert.deepStrictEqual(yield* next, ["portable", 5])
+          yield* TestClock.adjust("1 day")
+          assert.deepStrictEqual(yield* next, ["portable", 0])
+          assert.deepStrictEqual(warnings, [])
+        })
+      )
+    )
+
+  it.effect("are asked for by every pass that demands them", () =>
+    passes({ engine: "hybrid" }, E2BIG, ({ next, control }) =>
+      Effect.gen(function* () {
+        const refused = yield* Effect.result(next)
+        assert.strictEqual(Result.isFailure(refused) ? refused.failure._tag : "", "BpfError")
+        control.clearFaults()
+        assert.strictEqual((yield* Effect.result(next))._tag, "Success")
+      })
+    )
+  )
+})
 
 describe("programs of an engine", () => {
   for (const engine of ["hybrid", "walking", "kernel"] as const) {

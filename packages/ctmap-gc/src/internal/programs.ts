@@ -10,6 +10,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as RcMap from "effect/RcMap"
 import type * as Scope from "effect/Scope"
+import * as Refusals from "./refusals.ts"
 
 /** How a program is had: in the kernel, without, or whichever can be. */
 type Choice = "auto" | "program" | "portable"
@@ -69,6 +70,8 @@ const shelf = Effect.fnUntraced(function* <A>() {
         current.set(place, key)
         loads.set(key, load)
         return yield* RcMap.get(kept, key).pipe(
+          // Kept, too, while passes keep asking: but the next load may succeed.
+          Effect.tapErrorTag("BpfError", () => RcMap.invalidate(kept, key)),
           // No room: for this pass only.
           Effect.catchTag("ExceededCapacityError", () => Effect.provideService(load, Bpf.Bpf, bpf)),
           Effect.ensuring(Effect.sync(() => loads.delete(key)))
@@ -83,35 +86,43 @@ export const make: Effect.Effect<Programs, never, Bpf.Bpf | Scope.Scope> = Effec
   const cleaners = yield* shelf<NatCleanUp.NatCleanUp>()
   const sweeps = yield* shelf<KernelSweep.KernelSweep>()
   const walks = yield* shelf<KernelSweep.KernelSweep>()
-  /** The map of a name that cannot be walked: to find out takes longer than to do without. */
-  const unwalkable = new Map<string, number>()
+  const undeletable = Refusals.make("deletes from")
+  const uncleanable = Refusals.make("cleans up NAT for")
+  const unwalkable = Refusals.make("walks")
   const { provideService } = Effect
   const bpf = yield* Bpf.Bpf
   return {
     compareAndDelete: (map, engine) => {
       const load = (which: Choice) => CompareAndDelete.make(tableOf(map), { engine: which })
-      return choose(
-        engine,
-        deleters.get(map.name, `${map.info.id}`, load("program")),
-        provideService(load(engine), Bpf.Bpf, bpf)
-      )
+      const key = `${map.info.id}`
+      return choose(engine, {
+        kept: deleters.get(map.name, key, load("program")),
+        fresh: (which) => provideService(load(which), Bpf.Bpf, bpf),
+        stands: undeletable.stands(map.name, key),
+        note: (error) => undeletable.note(map.name, key, error)
+      })
     },
     cleanUp: ({ map, family }, nat, engine) => {
       const target = { ct: tableOf(map), nat: tableOf(nat.map), family }
       const load = (which: Choice) => NatCleanUp.make(target, { engine: which })
-      const kept = cleaners.get(map.name, `${map.info.id} ${nat.map.info.id}`, load("program"))
-      return choose(engine, kept, provideService(load(engine), Bpf.Bpf, bpf))
+      const key = `${map.info.id} ${nat.map.info.id}`
+      return choose(engine, {
+        kept: cleaners.get(map.name, key, load("program")),
+        fresh: (which) => provideService(load(which), Bpf.Bpf, bpf),
+        stands: uncleanable.stands(map.name, key),
+        note: (error) => uncleanable.note(map.name, key, error)
+      })
     },
     sweep: (ct, nat) => sweeps.get(ct.map.name, keyOf(ct, nat), KernelSweep.make(targetOf(ct, nat))),
     walk: (ct, nat) =>
-      Effect.suspend(() => {
-        const { name, info } = ct.map
-        if (unwalkable.get(name) === info.id) return Effect.undefined
+      Effect.gen(function* () {
+        const { name } = ct.map
+        const key = keyOf(ct, nat)
+        if (yield* unwalkable.stands(name, key)) return undefined
         const load = KernelSweep.make({ ...targetOf(ct, nat), capacity: RECORDS, mustResume: true })
-        return Effect.catchTag(walks.get(name, keyOf(ct, nat), load), "BpfError", ({ reason }) => {
-          if (reason._tag === "FeatureUnsupported" || reason._tag === "NotPermitted") unwalkable.set(name, info.id)
-          return Effect.undefined
-        })
+        return yield* Effect.catchTag(walks.get(name, key, load), "BpfError", (error) =>
+          Effect.as(unwalkable.note(name, key, error), undefined)
+        )
       })
   }
 })
@@ -122,10 +133,28 @@ export const make: Effect.Effect<Programs, never, Bpf.Bpf | Scope.Scope> = Effec
  */
 const choose = <A>(
   engine: Choice,
-  kept: Effect.Effect<A, BpfError.BpfError, Scope.Scope>,
-  fresh: Effect.Effect<A, BpfError.BpfError, Scope.Scope>
+  { kept, fresh, stands, note }: Ways<A>
 ): Effect.Effect<A, BpfError.BpfError, Scope.Scope> =>
-  engine === "portable" ? fresh : engine === "program" ? kept : Effect.catchTag(kept, "BpfError", () => fresh)
+  engine === "portable"
+    ? fresh("portable")
+    : engine === "program"
+      ? kept
+      : Effect.flatMap(stands, (isRefused) =>
+          isRefused
+            ? fresh("portable")
+            : Effect.catchTag(kept, "BpfError", (error) =>
+                // Two passes may share a load, and the fd is that of the one that is over.
+                Effect.andThen(note(error), fresh(error.errno === Refusals.EBADF ? "auto" : "portable"))
+              )
+        )
+
+/** How a program of one map can be had. */
+interface Ways<A> {
+  readonly kept: Effect.Effect<A, BpfError.BpfError, Scope.Scope>
+  readonly fresh: (which: Choice) => Effect.Effect<A, BpfError.BpfError, Scope.Scope>
+  readonly stands: Effect.Effect<boolean>
+  readonly note: (error: BpfError.BpfError) => Effect.Effect<void>
+}
 
 const targetOf = ({ map, family }: CtPair.CtMap, nat: CtPair.NatMap | undefined): KernelSweep.Target => ({
   ct: tableOf(map),
