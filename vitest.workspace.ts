@@ -16,6 +16,7 @@ export default defineConfig({
         extends: true,
         test: {
           name: "tests",
+          setupFiles: ["scripts/property-seed.ts"],
           include: ["{packages,apps}/*/test/**/*.test.ts", "{bench,examples}/test/**/*.test.ts"]
         }
       },
