@@ -1,6 +1,6 @@
 /** What the API answers, through its handlers alone: the whole agent in memory, under the test clock. */
 import { assert, describe, it } from "@effect/vitest"
-import type { Request } from "ctmap-api"
+import { EntryRows, type Request } from "ctmap-api"
 import { CtJson, MapKind, MapName, MapSpec } from "ctmap-core"
 import { GcRunner } from "ctmap-gc"
 import * as Effect from "effect/Effect"
@@ -135,6 +135,38 @@ describe("maps", () => {
       twin.control.failNext("listDirectory", EIO)
       const error = yield* Effect.flip(client.maps.maps())
       assert.strictEqual(error._tag, "KernelFailed")
+    })
+  )
+})
+
+describe("rows of entries", () => {
+  it.effect("are the bytes of the map, of those that are wanted", () =>
+    Effect.gen(function* () {
+      const { client, twin } = yield* ready()
+      const map = Datapath.map(twin, MapName.TCP4_GLOBAL)
+      const there = new Map<string, string>()
+      map.forEach((key, value) => void there.set(Buffer.from(key).toString("hex"), Buffer.from(value).toString("hex")))
+      const read = (query: Request.EntriesQuery) =>
+        Effect.gen(function* () {
+          const found = new Map<string, string>()
+          const rows = EntryRows.decode(yield* client.maps.rows({ query: { map: [MapName.TCP4_GLOBAL], ...query } }))
+          yield* Stream.runForEach(rows, ({ count: rowCount, keys, table, values }) =>
+            Effect.sync(() => {
+              const { keySize, valueSize } = table
+              const text = (bytes: Uint8Array, i: number, size: number) =>
+                Buffer.from(bytes.subarray(i * size, (i + 1) * size)).toString("hex")
+              for (let i = 0; i < rowCount; i++) found.set(text(keys, i, keySize), text(values, i, valueSize))
+              assert.deepInclude(table, { map: MapName.TCP4_GLOBAL, kind: "ct", family: "ipv4", release: "1.17" })
+            })
+          )
+          return found
+        })
+      assert.isAbove(there.size, 5)
+      assert.deepStrictEqual(Object.fromEntries(yield* read({})), Object.fromEntries(there))
+      assert.strictEqual((yield* read({ limit: 3 })).size, 3)
+      assert.strictEqual((yield* read({ where: "udp" })).size, 0)
+      const missing = yield* Effect.flip(client.maps.rows({ query: { cluster: 9 } }))
+      assert.strictEqual(missing._tag, "NotFound")
     })
   )
 })

@@ -4,7 +4,7 @@
  * @since 0.1.0
  */
 import { readFileSync } from "node:fs"
-import { sentence } from "ctmap-kernel/Remedy"
+import * as Remedy from "ctmap-kernel/Remedy"
 import * as Cause from "effect/Cause"
 import * as CliConfig from "effect/cli/CliConfig"
 import * as CliError from "effect/cli/CliError"
@@ -96,7 +96,7 @@ const ended = (cause: Cause.Cause<unknown>, output: Output["Service"]): Effect.E
   const code = codeOf(error)
   return code === exit.done
     ? Effect.succeed(code)
-    : Effect.as(output.note(`ctmap: ${sentence(error, "command")}${details(cause)}`), code)
+    : Effect.as(output.note(`ctmap: ${Remedy.sentence(error, "command")}${details(cause)}`), code)
 }
 
 /** Where it failed: for who looks for a mistake of ours, with CTMAP_DEBUG=1. */

@@ -3,8 +3,8 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { createServer } from "node:http"
 import { join } from "node:path"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { AgentApi, type AgentStream, type Collection, Problem, type Request, type Status } from "ctmap-api"
-import { CtTime, MapName } from "ctmap-core"
+import { AgentApi, type AgentStream, type Collection, EntryRows, Problem, type Request, type Status } from "ctmap-api"
+import { CtJson, CtTime, MapName, Protocol } from "ctmap-core"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as HttpApiBuilder from "effect/http-api/HttpApiBuilder"
@@ -13,6 +13,7 @@ import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Ran } from "./harness.ts"
@@ -126,7 +127,8 @@ const groups = (script: Script, heard: Heard) =>
     HttpApiBuilder.group(AgentApi.AgentApi, "maps", (handlers) =>
       handlers.handleAll({
         maps: () => heard("maps", mapsOf(script)),
-        entries: ({ query }) => heard("entries", entriesOf(script, query), query)
+        entries: ({ query }) => heard("entries", entriesOf(script, query), query),
+        rows: ({ query }) => heard("entries", rowsOf(script, query), query)
       })
     ),
     HttpApiBuilder.group(AgentApi.AgentApi, "collector", (handlers) =>
@@ -200,7 +202,51 @@ const mapsOf = ({ direct = nothing }: Script): Effect.Effect<Status.Maps> =>
     })
   }))
 
-const entriesOf = ({ breaksOff, direct = nothing }: Script, { limit, map = [], nat, where }: Request.EntriesQuery) =>
+const ROWS = 300
+
+/** Whatever a listing says of entries, as rows. */
+const rowsOf = (script: Script, query: Request.EntriesQuery) =>
+  Effect.gen(function* () {
+    const text = yield* textOf(script, query)
+    const frames: Array<Uint8Array> = []
+    const records = text.split("\n").flatMap((line) => (line === "" ? [] : [JSON.parse(line) as CtJson.Record]))
+    for (let from = 0; from < records.length; from += ROWS) {
+      const some = records.slice(from, from + ROWS)
+      const { family, map, type, protocol, protocolNumber } = some[0]!
+      const bytes = some.map((record) =>
+        Result.getOrThrow(record.type === "ct" ? CtJson.ctBytes(record) : CtJson.natBytes(record))
+      )
+      const sizes = { keySize: bytes[0]!.key.byteLength, valueSize: bytes[0]!.value.byteLength }
+      const release = Protocol.name(protocolNumber, "1.17") === protocol ? "1.17" : "1.20"
+      const frame = EntryRows.rowsFrame(sizes, some.length)
+      for (const [i, { key, value }] of bytes.entries()) {
+        frame.keys.set(key, i * sizes.keySize)
+        frame.values.set(value, i * sizes.valueSize)
+      }
+      frames.push(EntryRows.tableFrame({ map: map ?? "", kind: type, family, release, ...sizes }), frame.bytes)
+    }
+    const { breaksOff } = script
+    if (breaksOff !== undefined) frames.push(EntryRows.failedFrame({ type: "error", detail: breaksOff, entries: 7 }))
+    return inPieces(Buffer.concat(frames), EntryRows.CONTENT_TYPE)
+  })
+
+const entriesOf = (script: Script, query: Request.EntriesQuery) =>
+  Effect.gen(function* () {
+    const text = yield* textOf(script, query)
+    const { breaksOff } = script
+    const end = breaksOff === undefined ? "" : `${JSON.stringify({ type: "error", detail: breaksOff, entries: 7 })}\n`
+    return inPieces(Buffer.from(text + end, "latin1"), "application/x-ndjson")
+  })
+
+/** In pieces that end anywhere but where a line or a frame does. */
+const inPieces = (bytes: Buffer, contentType: string) => {
+  const pieces = Array.from({ length: Math.ceil(bytes.length / 9973) }, (_, i) =>
+    bytes.subarray(9973 * i, 9973 * (i + 1))
+  )
+  return HttpServerResponse.stream(Stream.fromIterable(pieces), { contentType })
+}
+
+const textOf = ({ direct = nothing }: Script, { limit, map = [], nat, where }: Request.EntriesQuery) =>
   Effect.gen(function* () {
     const list = nat === true ? ["nat", "list"] : ["list"]
     const { code, stderr, stdout } = yield* direct(
@@ -214,13 +260,7 @@ const entriesOf = ({ breaksOff, direct = nothing }: Script, { limit, map = [], n
       String(NOW)
     )
     if (code !== 0) return yield* new Problem.KernelFailed({ detail: stderr, deleted: 0, pairs: [] })
-    const end = breaksOff === undefined ? "" : `${JSON.stringify({ type: "error", detail: breaksOff, entries: 7 })}\n`
-    // In pieces that end anywhere but where a line does.
-    const bytes = Buffer.from(stdout + end, "latin1")
-    const pieces = Array.from({ length: Math.ceil(bytes.length / 9973) }, (_, i) =>
-      bytes.subarray(9973 * i, 9973 * (i + 1))
-    )
-    return HttpServerResponse.stream(Stream.fromIterable(pieces), { contentType: "application/x-ndjson" })
+    return stdout
   })
 
 const access = ({ token }: Script) =>

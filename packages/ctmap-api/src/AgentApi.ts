@@ -17,6 +17,7 @@ import * as HttpApiSecurity from "effect/http-api/HttpApiSecurity"
 import * as OpenApi from "effect/http-api/OpenApi"
 import * as AgentStream from "./AgentStream.ts"
 import * as Collection from "./Collection.ts"
+import * as EntryRows from "./EntryRows.ts"
 import { complete } from "./internal/openApi.ts"
 import * as Problem from "./Problem.ts"
 import * as Request from "./Request.ts"
@@ -87,6 +88,17 @@ const maps = HttpApiGroup.make("maps")
         "Entries of maps",
         "CT or NAT entries as lines of JSON, by the published schema of records. What fails before the first line is a " +
           "problem; what fails later is told in the last line."
+      )
+    ),
+    HttpApiEndpoint.get("rows", "/entries/rows", {
+      query: Request.EntriesQuery,
+      success: HttpApiSchema.StreamUint8Array({ contentType: EntryRows.CONTENT_TYPE }),
+      error: [Problem.NotFound, Problem.LayoutUnknown, Problem.KernelFailed, Problem.Busy]
+    }).annotateMerge(
+      about(
+        "Entries of maps, as the kernel has them",
+        "Keys and values in frames (u32 kind, u32 length, body; little endian): 1 a table, as JSON; 2 rows of it, all keys, " +
+          "then all values; 3 why the listing ends early, as JSON."
       )
     )
   )
@@ -212,6 +224,10 @@ export class AgentApi extends HttpApi.make("ctmap-agent")
         "a unix socket; on TCP only where that is configured, and read-only unless a token is set. Errors are problem " +
         "documents (RFC 9457).",
       license: { name: "Apache-2.0", url: "https://www.apache.org/licenses/LICENSE-2.0" },
-      transform: complete({ "maps.entries": Request.EntriesQuery, "collector.events": Request.EventsQuery })
+      transform: complete({
+        "maps.entries": Request.EntriesQuery,
+        "maps.rows": Request.EntriesQuery,
+        "collector.events": Request.EventsQuery
+      })
     })
   ) {}

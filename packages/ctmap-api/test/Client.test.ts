@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { AgentClient } from "ctmap-api"
+import { AgentClient, EntryRows } from "ctmap-api"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Effect from "effect/Effect"
 import * as HttpClientError from "effect/http/HttpClientError"
@@ -190,6 +190,32 @@ describe("a client", () => {
         assert.include(error.message, "could not finish its listing after 1 entries: the map is gone")
         assert.strictEqual(seen, 1)
       }
+    })
+  )
+
+  it.live("reads rows, and says so where they end early or are none", () =>
+    Effect.gen(function* () {
+      const sizes = { keySize: 14, valueSize: 56 }
+      const table = EntryRows.tableFrame({ map: "m", kind: "ct", family: "ipv4", release: "1.17", ...sizes })
+      const answer = (...frames: ReadonlyArray<Uint8Array>) =>
+        agent((_, response) => {
+          response.writeHead(200, { "content-type": EntryRows.CONTENT_TYPE })
+          response.end(Buffer.concat(frames))
+        })
+      const counts: Array<number> = []
+      const read = (at: string) =>
+        ask(at, (client) =>
+          Stream.runForEach(client.entryRows({ where: "tcp" }), ({ count }) => Effect.sync(() => counts.push(count)))
+        )
+      const { at, seen } = yield* answer(table, EntryRows.rowsFrame(sizes, 2).bytes)
+      yield* read(at)
+      assert.deepStrictEqual([counts, seen[0]?.url], [[2], "/v1/entries/rows?where=tcp"])
+      const failed = EntryRows.failedFrame({ type: "error", detail: "the map is gone", entries: 1 })
+      const early = yield* Effect.flip(read((yield* answer(table, EntryRows.rowsFrame(sizes, 1).bytes, failed)).at))
+      assert.include(String(early), "could not finish its listing after 1 entries: the map is gone")
+      const strange = yield* Effect.flip(read((yield* answer(Buffer.from("what is this?"))).at))
+      assert.strictEqual(strange._tag, "AgentAnswer")
+      assert.deepStrictEqual(counts, [2, 1])
     })
   )
 

@@ -3,7 +3,7 @@
  *
  * @since 0.1.0
  */
-import { AgentApi, Problem, type Status } from "ctmap-api"
+import { AgentApi, EntryRows, Problem, type Status } from "ctmap-api"
 import { Health, Lifecycle } from "ctmap-cell"
 import { GcPass, GcRunner } from "ctmap-gc"
 import { KernelClock } from "ctmap-kernel"
@@ -107,6 +107,12 @@ const maps = HttpApiBuilder.group(AgentApi.AgentApi, "maps", (handlers) =>
           yield* streams.listing
           const lines = yield* Effect.provideContext(Listing.open(query), kernel)
           return yield* streamed(lines, "application/x-ndjson")
+        }),
+      rows: ({ query }) =>
+        Effect.gen(function* () {
+          yield* streams.listing
+          const rows = yield* Effect.provideContext(Listing.open(query, "rows"), kernel)
+          return yield* streamed(rows, EntryRows.CONTENT_TYPE)
         })
     })
   })

@@ -1,12 +1,12 @@
 /**
- * Entries as lines of JSON, a batch at a time.
+ * Entries as lines of JSON, or as the kernel has them, a batch at a time.
  *
- * Nothing is read ahead of the reader: memory is one batch of the kernel and one chunk of text, however large the table
+ * Nothing is read ahead of the reader: memory is one batch of the kernel and one chunk of the answer, however large the table
  * and however slow the reader.
  *
  * @since 0.1.0
  */
-import { type AgentStream, Problem, type Request } from "ctmap-api"
+import { type AgentStream, EntryRows, Problem, type Request } from "ctmap-api"
 import {
   CtColumns,
   type CtJson,
@@ -49,9 +49,11 @@ interface Source {
   readonly map: BpfMap.BpfMap
   readonly columns: Columns
   readonly wants: (row: number) => boolean
-  /** Puts the end of a line in front of each record. */
-  readonly writer: CtJsonWriter.CtJsonWriter
+  readonly context: CtJson.Context
 }
+
+/** In which form entries are sent. @since 0.1.0 */
+export type Form = "lines" | "rows"
 
 /** @since 0.1.0 */
 export type ListProblem = Problem.InvalidRequest | Problem.KernelFailed | Problem.LayoutUnknown | Problem.NotFound
@@ -66,7 +68,8 @@ export type Kernel = Bpf.Bpf | CtMaps.CtMaps | NatMaps.NatMaps | KernelClock.Ker
  * @since 0.1.0
  */
 export const open = (
-  query: Request.EntriesQuery
+  query: Request.EntriesQuery,
+  form: Form = "lines"
 ): Effect.Effect<Stream.Stream<Uint8Array>, ListProblem, Kernel | Scope.Scope> =>
   Effect.gen(function* () {
     const clock = yield* Effect.flatMap(KernelClock.KernelClock, reading)
@@ -78,7 +81,7 @@ export const open = (
     )
     const sent = { entries: 0, limit: query.limit ?? Number.POSITIVE_INFINITY }
     const chunks = Stream.provideContext(
-      Stream.flatMap(Stream.fromIterable(sources).pipe(Stream.rechunk(1)), (source) => chunksOf(source, sent)),
+      Stream.flatMap(Stream.fromIterable(sources).pipe(Stream.rechunk(1)), (source) => chunksOf(source, form, sent)),
       kernel
     )
     const pull = yield* Stream.toPull(chunks)
@@ -88,7 +91,7 @@ export const open = (
     if (Result.isFailure(first)) return yield* Effect.fail(kernelFailed(first.failure))
     const rest = first.success.length === 0 ? Stream.empty : Stream.fromPull(Effect.succeed(pull))
     return Stream.concat(Stream.fromIterable(first.success), rest).pipe(
-      Stream.catch((error) => Stream.succeed(failure(error.message, sent.entries)))
+      Stream.catch((error) => Stream.succeed(failure(form, error.message, sent.entries)))
     )
   })
 
@@ -97,8 +100,10 @@ const kernelFailed = ({ message }: { readonly message: string }) =>
 
 const encoder = new TextEncoder()
 
-const failure = (detail: string, entries: number): Uint8Array =>
-  encoder.encode(`${JSON.stringify({ type: "error", detail, entries } satisfies AgentStream.ListingFailed)}\n`)
+const failure = (form: Form, detail: string, entries: number): Uint8Array => {
+  const failed: AgentStream.ListingFailed = { type: "error", detail, entries }
+  return form === "rows" ? EntryRows.failedFrame(failed) : encoder.encode(`${JSON.stringify(failed)}\n`)
+}
 
 type AnyMap = CtPair.CtMap | CtPair.NatMap
 
@@ -186,7 +191,7 @@ const sourceOf = (
         map,
         columns,
         wants: wants === undefined ? () => true : (row: number) => wants(columns, row),
-        writer: new CtJsonWriter.CtJsonWriter(columns, context, NEWLINE)
+        context
       }
     }
     if (opened.mismatch !== undefined) return yield* unknown(opened.mismatch)
@@ -197,51 +202,90 @@ const sourceOf = (
       map,
       columns,
       wants: wants === undefined ? () => true : (row: number) => wants(columns, row),
-      writer: new CtJsonWriter.CtJsonWriter(columns, context, NEWLINE)
+      context
     }
   })
 
-/** Lines of so many rows are made at a time, in a fraction of a millisecond; then others have their turn. */
-const ROWS = 128
 /** Rows that are looked at between two turns where few are wanted. */
 const LOOKED_AT = 1024
-
-const NEWLINE = "\n"
 
 interface Sent {
   entries: number
   readonly limit: number
 }
 
-const chunksOf = (
-  { columns, map, wants, writer }: Source,
-  sent: Sent
-): Stream.Stream<Uint8Array, BpfError.BpfError | Scan.Incomplete, Bpf.Bpf> =>
-  Stream.suspend(() => {
-    const chosen = new Uint32Array(ROWS)
-    // A record has a kilobyte at most for the name of its map.
-    const buffer = new Uint8Array(ROWS * (CtJsonWriter.maxRecordBytes + 1024))
-    const textOf = (count: number): Uint8Array => {
-      writer.fill(buffer, { rows: chosen, count })
+/** What makes an answer of chosen rows of the bound batch. */
+interface Maker {
+  /** Rows at a time, in a fraction of a millisecond; then others have their turn. */
+  readonly most: number
+  readonly make: (chosen: Uint32Array, count: number) => Uint8Array
+}
+
+const NEWLINE = "\n"
+
+const lines = ({ columns, context }: Source): Maker => {
+  const most = 128
+  // Puts the end of a line in front of each record.
+  const writer = new CtJsonWriter.CtJsonWriter(columns, context, NEWLINE)
+  // A record has a kilobyte at most for the name of its map.
+  const buffer = new Uint8Array(most * (CtJsonWriter.maxRecordBytes + 1024))
+  return {
+    most,
+    make: (rows, count) => {
+      writer.fill(buffer, { rows, count })
       const text = buffer.slice(NEWLINE.length, writer.end + NEWLINE.length)
       text[text.length - 1] = NEWLINE.charCodeAt(0)
       return text
     }
+  }
+}
+
+const rows = ({ columns, map: { info, name } }: Source): Maker => {
+  const { keySize, valueSize } = info
+  const kind = columns instanceof CtColumns.CtColumns ? "ct" : "nat"
+  const { family, release } = columns
+  // With the first rows: before these nothing is sent, for nothing is known to work.
+  let table: Uint8Array | undefined = EntryRows.tableFrame({ map: name, kind, family, release, keySize, valueSize })
+  return {
+    most: LOOKED_AT,
+    make: (chosen, count) => {
+      const { bytes, keys, values } = EntryRows.rowsFrame({ keySize, valueSize }, count)
+      for (let i = 0; i < count; i++) {
+        const row = chosen[i]!
+        keys.set(columns.keyBytes(row), i * keySize)
+        values.set(columns.valueBytes(row), i * valueSize)
+      }
+      const head = table
+      table = undefined
+      return head === undefined ? bytes : Buffer.concat([head, bytes])
+    }
+  }
+}
+
+const chunksOf = (
+  source: Source,
+  form: Form,
+  sent: Sent
+): Stream.Stream<Uint8Array, BpfError.BpfError | Scan.Incomplete, Bpf.Bpf> =>
+  Stream.suspend(() => {
+    const { columns, map, wants } = source
+    const { make, most } = form === "rows" ? rows(source) : lines(source)
+    const chosen = new Uint32Array(most)
     return RowScan.stream(map).pipe(
       Stream.takeWhile(() => sent.entries < sent.limit),
-      Stream.flatMap((rows) => {
-        columns.bind(rows)
+      Stream.flatMap((batch) => {
+        columns.bind(batch)
         return Stream.unfold(0, (from) =>
           Effect.gen(function* () {
-            if (from >= rows.count || sent.entries >= sent.limit) return undefined
+            if (from >= batch.count || sent.entries >= sent.limit) return undefined
             yield* Effect.yieldNow
             let count = 0
             let row = from
-            const end = Math.min(rows.count, from + LOOKED_AT)
-            const most = Math.min(ROWS, sent.limit - sent.entries)
-            for (; row < end && count < most; row++) if (wants(row)) chosen[count++] = row
+            const end = Math.min(batch.count, from + LOOKED_AT)
+            const room = Math.min(most, sent.limit - sent.entries)
+            for (; row < end && count < room; row++) if (wants(row)) chosen[count++] = row
             sent.entries += count
-            return [count === 0 ? none : textOf(count), row] as const
+            return [count === 0 ? none : make(chosen, count), row] as const
           })
         )
       }),

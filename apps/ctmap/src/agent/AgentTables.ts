@@ -4,18 +4,16 @@
  * @since 0.1.0
  */
 import { AgentAnswer, type AgentError, type ListingIncomplete } from "ctmap-api/AgentClient"
-import type { CtColumns, Family, NatColumns } from "ctmap-core"
+import type * as EntryRows from "ctmap-api/EntryRows"
+import type { CtColumns, Family, NatColumns, Release } from "ctmap-core"
 import * as CtColumnsModule from "ctmap-core/CtColumns"
-import * as CtJson from "ctmap-core/CtJson"
 import * as MapKind from "ctmap-core/MapKind"
 import * as MapName from "ctmap-core/MapName"
 import * as NatColumnsModule from "ctmap-core/NatColumns"
-import * as Protocol from "ctmap-core/Protocol"
 import * as Rows from "ctmap-core/Rows"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { NotFound, UsageError } from "../Failure.ts"
 import type { Selection } from "../Options.ts"
@@ -126,17 +124,6 @@ const queryOf = (table: AgentTable, kind: Kind, { limit, where }: Narrowing) => 
   ...(limit === undefined ? {} : { limit })
 })
 
-/** The lines of a table; its arrays are what came together. @since 0.1.0 */
-export const lines = (
-  client: Client,
-  table: AgentTable,
-  kind: Kind,
-  narrowing: Narrowing
-): Stream.Stream<string, ListingError> => client.entryLines(queryOf(table, kind, narrowing))
-
-/** Rows that are bound at a time. */
-const ROWS = 512
-
 /** Ends a listing from within. */
 class Enough extends Data.TaggedError("Enough") {}
 
@@ -149,11 +136,13 @@ export const ctSource = (
   table: AgentTable,
   narrowing: Narrowing
 ): Printing.Source<CtColumns.CtColumns, ListingError, never> =>
-  sourceOf(client, table, "CT", narrowing, {
-    schema: CtJson.CtRecord,
-    bytes: CtJson.ctBytes,
-    columns: ({ release }) => new CtColumnsModule.CtColumns({ family: table.family, release })
-  })
+  sourceOf(
+    client,
+    table,
+    "CT",
+    narrowing,
+    (release) => new CtColumnsModule.CtColumns({ family: table.family, release })
+  )
 
 /** NAT entries of a table. @since 0.1.0 */
 export const natSource = (
@@ -161,73 +150,42 @@ export const natSource = (
   table: AgentTable,
   narrowing: Narrowing
 ): Printing.Source<NatColumns.NatColumns, ListingError, never> =>
-  sourceOf(client, table, "NAT", narrowing, {
-    schema: CtJson.NatRecord,
-    bytes: CtJson.natBytes,
-    // The release of a NAT record shows in the names of protocols only.
-    columns: ({ protocol, protocolNumber }) => {
-      const release = Protocol.name(protocolNumber, "1.17") === protocol ? "1.17" : "1.20"
-      return new NatColumnsModule.NatColumns({ family: table.family, release })
-    }
-  })
+  sourceOf(
+    client,
+    table,
+    "NAT",
+    narrowing,
+    (release) => new NatColumnsModule.NatColumns({ family: table.family, release })
+  )
 
-/** How records of a kind become rows. */
-interface Reading<C extends Columns, Record> {
-  readonly schema: Schema.Codec<Record, unknown>
-  readonly bytes: (record: Record) => Result.Result<CtJson.EntryBytes, Error>
-  /** Of the first record of a table. */
-  readonly columns: (first: Record) => C
-}
-
-const sourceOf = <C extends Columns, Record>(
+/** Rows as the agent's kernel has them: all that is done here is to look at them. */
+const sourceOf = <C extends Columns>(
   client: Client,
   table: AgentTable,
   kind: Kind,
   narrowing: Narrowing,
-  reading: Reading<C, Record>
+  columnsOf: (release: Release.Release) => C
 ): Printing.Source<C, ListingError, never> => ({
   forEach: (progress, use) => {
     let bound: Table<C> | undefined
-    const every = Uint32Array.from({ length: ROWS }, (_, i) => i)
-    const strange = (error: unknown) =>
-      new AgentAnswer({ at: client.at, why: error instanceof Error ? error.message : String(error) })
-    let keys = new Uint8Array(0)
-    let values = new Uint8Array(0)
-    // One record at a time, so that none lives longer than it takes to read it.
-    const bind = (some: ReadonlyArray<string>): Result.Result<Table<C>, AgentAnswer> =>
+    let every = new Uint32Array(0)
+    const bind = ({ count, keys, table: of, values }: EntryRows.Batch): Result.Result<Table<C>, AgentAnswer> =>
       Result.try({
         try: () => {
-          const sizes = { keySize: 0, valueSize: 0, count: some.length }
-          for (let i = 0; i < some.length; i++) {
-            const record = JSON.parse(some[i]!) as Record
-            // One is looked at closely: all of them are of one program.
-            bound ??= {
-              map: table,
-              columns: reading.columns(Schema.decodeUnknownSync(reading.schema)(record)),
-              local: table.isLocal
-            }
-            const { key, value } = Result.getOrThrow(reading.bytes(record))
-            if (i === 0) [sizes.keySize, sizes.valueSize] = [key.byteLength, value.byteLength]
-            if (keys.byteLength === 0) {
-              keys = new Uint8Array(ROWS * key.byteLength)
-              values = new Uint8Array(ROWS * value.byteLength)
-            }
-            keys.set(key, i * sizes.keySize)
-            values.set(value, i * sizes.valueSize)
-          }
-          if (bound === undefined) throw new Error("a listing of no lines")
-          bound.columns.bind(Rows.separate(keys, values, sizes))
+          bound ??= { map: table, columns: columnsOf(of.release), local: table.isLocal }
+          if (every.length < count) every = Uint32Array.from({ length: count }, (_, i) => i)
+          bound.columns.bind(Rows.separate(keys, values, { keySize: of.keySize, valueSize: of.valueSize, count }))
           return bound
         },
-        catch: strange
+        catch: (error) =>
+          new AgentAnswer({ at: client.at, why: error instanceof Error ? error.message : String(error) })
       })
-    return lines(client, table, kind, narrowing).pipe(
-      Stream.rechunk(ROWS),
-      Stream.runForEachArray((some) =>
+    return client.entryRows(queryOf(table, kind, narrowing)).pipe(
+      Stream.runForEach((batch) =>
         Effect.gen(function* () {
-          const filled = yield* Effect.fromResult(bind(some))
-          yield* progress.tick(table.name, some.length, table.capacity)
-          if (!(yield* use(filled, { rows: every, count: some.length }))) return yield* new Enough()
+          const filled = yield* Effect.fromResult(bind(batch))
+          yield* progress.tick(table.name, batch.count, table.capacity)
+          if (!(yield* use(filled, { rows: every, count: batch.count }))) return yield* new Enough()
         })
       ),
       Effect.catchIf(

@@ -1,14 +1,12 @@
 /**
  * `ctmap list --agent` and `ctmap nat list --agent`: entries as the agent lists them, in every format.
  *
- * Records go on as they come, unless they are to be sorted; every other format is made of the rows that they tell of, by
- * what prints rows of the kernel.
+ * The agent sends rows as its kernel has them, and what prints rows of the kernel prints them here.
  *
  * @since 0.1.0
  */
 import * as FilterParser from "ctmap-core/FilterParser"
 import * as Effect from "effect/Effect"
-import * as Stream from "effect/Stream"
 import type { Reading } from "../Clock.ts"
 import type { ListOptions } from "../commands/list.ts"
 import type { Agent, Listing } from "../Options.ts"
@@ -16,7 +14,6 @@ import * as Order from "../Order.ts"
 import * as Output from "../Output.ts"
 import * as Printing from "../Printing.ts"
 import * as entries from "../render/entries.ts"
-import * as Documents from "../render/Renderer.ts"
 import * as AgentTables from "./AgentTables.ts"
 import * as Connection from "./Connection.ts"
 import * as Refuse from "./refuse.ts"
@@ -28,7 +25,6 @@ export const list = (agent: Agent, options: ListOptions) =>
       yield* check(options)
       const order = yield* Order.parse(Order.ct, options.sort)
       const tables = yield* AgentTables.choose(client, "CT", options)
-      if (isHandedOn(options)) return yield* handOn(client, tables, "CT", options)
       const clock = options.timeDiff || options.output !== "text" ? yield* clockOf(client) : undefined
       const renderer = entries.ct({ output: options.output, timeDiff: options.timeDiff, clock })
       const sources = tables.map((table) => AgentTables.ctSource(client, table, narrowingOf(options)))
@@ -43,7 +39,6 @@ export const natList = (agent: Agent, options: Listing) =>
       yield* check(options)
       const order = yield* Order.parse(Order.nat, options.sort)
       const tables = yield* AgentTables.choose(client, "NAT", options)
-      if (isHandedOn(options)) return yield* handOn(client, tables, "NAT", options)
       const clock = options.output === "cilium-json" ? undefined : yield* clockOf(client)
       const renderer = entries.nat({ output: options.output, timeDiff: true, clock })
       const sources = tables.map((table) => AgentTables.natSource(client, table, narrowingOf(options)))
@@ -62,33 +57,6 @@ const narrowingOf = ({ limit, sort, where }: Listing): AgentTables.Narrowing => 
   where,
   limit: sort === undefined ? limit : undefined
 })
-
-const isHandedOn = ({ output, sort }: Listing): boolean =>
-  (output === "json" || output === "ndjson") && sort === undefined
-
-/** The agent's own lines, one after the other. */
-const handOn = (
-  client: Connection.Client,
-  tables: ReadonlyArray<AgentTables.AgentTable>,
-  kind: AgentTables.Kind,
-  { limit = Infinity, output, where }: Listing
-) =>
-  Effect.gen(function* () {
-    const { between, close, empty, open } = output === "json" ? Documents.jsonDocument : Documents.ndjsonDocument
-    let printed = 0
-    for (const table of tables) {
-      const left = limit - printed
-      if (left <= 0) break
-      const narrowing = { where, limit: left === Infinity ? undefined : left }
-      yield* Stream.runForEachArray(AgentTables.lines(client, table, kind, narrowing), (some) => {
-        const text = (printed === 0 ? open : between) + some.join(between)
-        printed += some.length
-        return Output.write(text)
-      })
-    }
-    const end = printed === 0 ? empty : close
-    if (end !== "") yield* Output.write(end)
-  })
 
 /** What time it is for the tables, as the agent reads it. */
 const clockOf = (client: Connection.Client) =>
