@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process"
+import { rmSync } from "node:fs"
 import { request } from "node:http"
 import { fileURLToPath } from "node:url"
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
@@ -77,6 +78,8 @@ Privileged.suite(describe, "a command through the agent that is interrupted", ()
       agent.kill("SIGKILL")
       await ended
     }
+    // Whoever is killed leaves it behind.
+    rmSync(socket, { force: true })
     fs.stop()
   })
 
