@@ -580,7 +580,11 @@ describe("settings", () => {
 
 describe("over TCP", () => {
   const remote = (token?: string) =>
-    ({ _tag: "remote", host: "127.0.0.1", token: token === undefined ? undefined : Redacted.make(token) }) as const
+    ({
+      _tag: "remote",
+      host: "127.0.0.1",
+      token: () => (token === undefined ? undefined : Redacted.make(token))
+    }) as const
 
   it.effect("without a token everything that changes something is refused, and nothing changes", () =>
     Effect.gen(function* () {

@@ -20,6 +20,7 @@ import * as References from "effect/References"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as Streams from "../src/api/Streams.ts"
+import { Reload } from "../src/Reload.ts"
 import { type Answer, ask, folder, freePort, problemOf, quiet, serving, settled, stream, until } from "./apiStage.ts"
 import { agent, makeKernel, restore, ROOT, type Twin } from "./stage.ts"
 
@@ -273,6 +274,29 @@ describe("over TCP", () => {
       const body = '{"level":"warn"}'
       const headers = { authorization: "bearer hush" }
       assert.strictEqual((yield* ask({ at, path: "/v1/log-level", method: "PUT", body, headers })).status, 200)
+    })
+  )
+
+  it.live("takes another token when settings are read again, and the old one no more", () =>
+    Effect.gen(function* () {
+      const port = yield* freePort
+      let token: ReadonlyArray<string> = ["--api-token=old"]
+      const context = yield* Layer.build(agent(makeKernel(), () => [`--api-listen=${port}`, ...token]))
+      const { reload } = Context.get(context, Reload)
+      const statusWith = (word: string) =>
+        Effect.map(
+          ask({ at: { port }, path: "/v1/status", headers: { authorization: `Bearer ${word}` } }),
+          ({ status }) => status
+        )
+      assert.deepStrictEqual(yield* Effect.all([statusWith("old"), statusWith("new")]), [200, 401])
+      token = ["--api-token=new"]
+      assert.deepStrictEqual(yield* reload, { applied: ["api-token"], needRestart: [] })
+      assert.deepStrictEqual(yield* Effect.all([statusWith("old"), statusWith("new")]), [401, 200])
+      // Without one it only answers questions.
+      token = []
+      yield* reload
+      const change = ask({ at: { port }, path: "/v1/log-level", method: "PUT", body: '{"level":"warn"}' })
+      assert.deepStrictEqual([yield* statusWith("new"), (yield* change).status], [200, 403])
     })
   )
 

@@ -20,7 +20,12 @@ import * as Redacted from "effect/Redacted"
  */
 export type Policy =
   | { readonly _tag: "local" }
-  | { readonly _tag: "remote"; readonly host: string; readonly token: Redacted.Redacted | undefined }
+  | {
+      readonly _tag: "remote"
+      readonly host: string
+      /** Asked for every request, as it can become another. */
+      readonly token: () => Redacted.Redacted | undefined
+    }
 
 /** @since 0.1.0 */
 export const local: Policy = { _tag: "local" }
@@ -34,8 +39,9 @@ const refusal = (
   request: { readonly token: string; readonly host: string | undefined; readonly changes: boolean }
 ): Refusal | undefined => {
   if (policy._tag === "local") return undefined
-  if (policy.token !== undefined) {
-    return isSame(request.token, Redacted.value(policy.token))
+  const token = policy.token()
+  if (token !== undefined) {
+    return isSame(request.token, Redacted.value(token))
       ? undefined
       : new Problem.Unauthorized({
           detail:

@@ -76,27 +76,39 @@ export const cell = Cell.make("api", {
     LogControl,
     Reload
   ],
-  layer: ({ apiListen, apiMaxEventStreams, apiSocket: path, apiSocketGroup: group, apiToken: token }) => {
+  layer: ({ apiListen, apiMaxEventStreams, apiSocket: path, apiSocketGroup: group, apiToken }) => {
+    let token = apiToken
     const tcp = apiListen === undefined ? undefined : Listener.parseHostPort(apiListen, LOOPBACK)
     const unix = path === "" ? Layer.empty : serve(Access.local, Listener.layerUnix({ path, group }))
     const remote =
-      tcp === undefined ? Layer.empty : serve({ _tag: "remote", host: tcp.host, token }, Listener.layerTcp(tcp))
+      tcp === undefined
+        ? Layer.empty
+        : serve({ _tag: "remote", host: tcp.host, token: () => token }, Listener.layerTcp(tcp))
     const said = Effect.gen(function* () {
       // Released before the servers: readers of events go, and do not hold them up.
       const { stop } = yield* Streams.Streams
       yield* Effect.addFinalizer(() => stop)
-      if (tcp !== undefined && !Listener.isLoopback(tcp.host)) {
-        yield* token === undefined
-          ? Effect.logWarning(`whoever reaches ${apiListen} can read the tables of this host: set api-token`)
-          : Effect.logWarning(`the API on ${apiListen} is not encrypted: its token can be read on the way`)
-      }
-      const places = [
+      const warn = Effect.suspend(() =>
+        tcp === undefined || Listener.isLoopback(tcp.host)
+          ? Effect.void
+          : token === undefined
+            ? Effect.logWarning(`whoever reaches ${apiListen} can read the tables of this host: set api-token`)
+            : Effect.logWarning(`the API on ${apiListen} is not encrypted: its token can be read on the way`)
+      )
+      yield* warn
+      const places = () => [
         ...(path === "" ? [] : [path]),
         ...(tcp === undefined ? [] : [`${apiListen} (${token === undefined ? "read-only" : "with a token"})`])
       ]
-      yield* places.length === 0
-        ? Health.stopped("off: neither a socket nor an address is set")
-        : Health.ok(`serves on ${places.join(" and ")}`)
+      if (places().length === 0) return yield* Health.stopped("off: neither a socket nor an address is set")
+      const report = yield* Health.Reporter
+      const tell = Effect.suspend(() => report.ok(`serves on ${places().join(" and ")}`))
+      yield* tell
+      const { register } = yield* Reload
+      yield* register("api", ["api-token"], (next) => {
+        token = (next as { readonly apiToken?: typeof token }).apiToken
+        return Effect.andThen(warn, tell)
+      })
     })
     return Layer.effectDiscard(said).pipe(
       Layer.provide(Layer.merge(unix, remote)),
