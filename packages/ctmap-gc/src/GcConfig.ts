@@ -98,7 +98,7 @@ const fields = {
   backlogCheckInterval: Duration.check(
     Schema.makeFilter((duration) => Duration_.toMillis(duration) >= 1000 || "at least 1s between two estimates")
   ),
-  /** Default `auto`. */
+  /** Of passes, and of orphan purges: `portable` loads no program for either. Default `auto`. */
   engine: Engine,
   /** The share of one core that a pass may use: above 0, up to 1. Default 1. */
   budget: Pace.Budget,

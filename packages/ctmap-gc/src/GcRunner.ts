@@ -181,6 +181,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
     collector,
     overPairs,
     terms,
+    engine: settings.engine,
     ended: options.natEnded ?? (() => Effect.void)
   })
 

@@ -1,8 +1,19 @@
 /** What a runner passes on: terms, budget, limits, counts, metrics, and what it tells whom. */
 import { assert, describe, it } from "@effect/vitest"
-import { CtMapSources, Endpoints, GcMetrics, type GcPass, GcRequest, GcRunner, Guard } from "ctmap-gc"
+import {
+  CtMapSources,
+  Endpoints,
+  type GcConfig,
+  GcMetrics,
+  type GcPass,
+  GcRequest,
+  GcRunner,
+  Guard,
+  type NatPass
+} from "ctmap-gc"
 import { CtMaps, Owner } from "ctmap-kernel"
 import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -71,6 +82,41 @@ describe("the terms of a request", () => {
       assert.strictEqual(slept, before)
     }).pipe(Effect.provideService(Clock.Clock, clock), Effect.provide(layer))
   })
+})
+
+describe("the engine of the settings", () => {
+  const purgedBy = Effect.fnUntraced(function* (engine: GcConfig.Settings["engine"], withoutPrograms = false) {
+    const ended = yield* Deferred.make<NatPass.NatPass>()
+    const runner = { natEnded: (pass: NatPass.NatPass) => Effect.asVoid(Deferred.succeed(ended, pass)) }
+    const { layer, control, fill } = host({ families: ["ipv4"], settings: { engine }, runner })
+    return yield* Effect.gen(function* () {
+      fill("cilium_snat_v4_external", Stage.nat({ to: [[9], 40_000] }))
+      if (withoutPrograms) control.failEvery(1, "loadObjectAsync", 1)
+      const { enable, initialScanDone } = yield* GcRunner.GcRunner
+      yield* enable
+      yield* initialScanDone
+      yield* TestClock.adjust("2 hours")
+      const { egressDeleted, stoppedBy } = yield* Deferred.await(ended)
+      return { loads: control.count("loadObjectAsync"), deleted: egressDeleted, stoppedBy }
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("is that of scheduled orphan purges too: portable loads no program", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* purgedBy("portable"), { loads: 0, deleted: 1, stoppedBy: undefined })
+      assert.isAbove((yield* purgedBy("auto")).loads, 0)
+    })
+  )
+
+  it.effect("hybrid and kernel purge by a program or not at all; auto goes on without", () =>
+    Effect.gen(function* () {
+      for (const engine of ["hybrid", "kernel"] as const) {
+        const { deleted, stoppedBy } = yield* purgedBy(engine, true)
+        assert.deepStrictEqual([deleted, stoppedBy], [0, "error"])
+      }
+      assert.strictEqual((yield* purgedBy("auto", true)).deleted, 1)
+    })
+  )
 })
 
 describe("what came of a request", () => {

@@ -33,7 +33,10 @@ export const host = (options: {
     }
   })
   const sources = CtMapSources.layerNode().pipe(Layer.provideMerge(CtMapSources.layer))
-  const collector = Collector.layer.pipe(Layer.provide(GcEngine.layer()), Layer.provideMerge(GcEvents.layer))
+  const collector = Collector.layer.pipe(
+    Layer.provide(GcEngine.layer({ engine: options.settings?.engine ?? "auto" })),
+    Layer.provideMerge(GcEvents.layer)
+  )
   const layer = GcRunner.layer(options.runner).pipe(
     Layer.provideMerge(Layer.mergeAll(sources, collector, GcConfig.layer(options.settings ?? {}))),
     Layer.provideMerge(Layer.effectDiscard(make)),

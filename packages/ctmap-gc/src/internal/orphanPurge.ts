@@ -3,6 +3,7 @@ import { Bpf } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import type { Collector, Terms } from "../Collector.ts"
 import { nameOf } from "../CtMapSources.ts"
+import type * as GcConfig from "../GcConfig.ts"
 import * as GcMetrics from "../GcMetrics.ts"
 import type { GcRunner } from "../GcRunner.ts"
 import * as NatPass from "../NatPass.ts"
@@ -16,6 +17,8 @@ interface Parts {
   readonly overPairs: ReturnType<typeof everyPair>
   /** What a purge that begins now goes by. */
   readonly terms: () => Terms
+  /** That of the passes: `hybrid` and `kernel` take a program or fail, `portable` loads none. */
+  readonly engine: GcConfig.Engine
   /** Hears of every record. */
   readonly ended: (pass: NatPass.NatPass) => Effect.Effect<void>
 }
@@ -24,9 +27,11 @@ export const make = ({
   bpf,
   collector,
   ended,
+  engine: chosen,
   overPairs,
   terms
 }: Parts): Pick<GcRunner["Service"], "purgeOrphans" | "natHistory"> => {
+  const engine = chosen === "auto" || chosen === "portable" ? chosen : "program"
   const log = PassLog.make<NatPass.NatPass>()
   return {
     natHistory: Effect.sync(log.history),
@@ -45,7 +50,7 @@ export const make = ({
                   made = pass
                   log.add(nameOf(source), pass)
                 }
-                return yield* NatPurge.orphans(pair, { ...terms(), ...given, serial, recorded }).pipe(
+                return yield* NatPurge.orphans(pair, { ...terms(), engine, ...given, serial, recorded }).pipe(
                   Effect.provideService(Bpf.Bpf, bpf),
                   // Done, failed or interrupted: what it deleted is gone.
                   Effect.onExit(() =>
