@@ -151,10 +151,18 @@ static __always_inline void read_key(union tuple *key, __u64 node, int is6)
 	key->words[last] &= 0xffffffffffff;
 }
 
+// Whether the table has this element under its key. The list says so in a moment; but it is read without its lock, and an
+// element that was put in front of this one, or taken away from there, leaves it for a moment with a neighbour that does
+// not lead to it. Then the table is asked.
+static __always_inline int is_there(const struct expired *one, __u64 node, __u64 linked, int is6)
+{
+	return linked == node || (__u64)bpf_map_lookup_elem(&table, &one->key) == node + VALUE(is6);
+}
+
 // Deletes an expired element if it still is one. An element that was replaced has the key of a live one: deleting takes
 // a key, so whether this is the element that is in the list is asked as late as can be. Its hash, which tells whether key
-// and value were of one entry, is asked behind that: a hash map writes an element's key and value before its hash, and
-// links it then. So an element that is in the list with the hash that it had is not one that was written meanwhile.
+// and value were of one entry, is asked behind that: whoever gives the element to another entry takes it from the list, writes
+// it, and links it then. So an element that is in the list with the hash that it had is not one that was written meanwhile.
 static __always_inline long delete(struct walk *at, __u32 index, int is6)
 {
 	struct expired *one = &at->one[index & (EXPIRED - 1)];
@@ -181,7 +189,7 @@ static __always_inline long delete(struct walk *at, __u32 index, int is6)
 		read |= one->key.words[i];
 	node += after(read);
 	__u64 linked = word(BACK(node));
-	if (linked != node || HASH(node + after(linked)) != one->hash) {
+	if (!is_there(one, node, linked, is6) || HASH(node + after(linked)) != one->hash) {
 		sweep->vanished++;
 		return 0;
 	}

@@ -7,7 +7,11 @@ import * as LibBpf from "ctmap-kernel/LibBpf"
 import { FdLeak, Privileged } from "ctmap-testing"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import { KEY, keysOf, VALUE } from "./churn.ts"
+import { churn } from "./churnProcess.ts"
 import { cases, map } from "./sweepCases.ts"
+
+const HASH = 1
 
 Privileged.suite(describe, "the sweep in the kernel", () => {
   /** Ids of the maps of this file: others share the process and its fds. */
@@ -46,6 +50,29 @@ Privileged.suite(describe, "the sweep in the kernel", () => {
       )
       assert.strictEqual(error.reason._tag, "FeatureUnsupported")
     }).pipe(Effect.scoped, Effect.provide(recording))
+  )
+
+  it.live(
+    "a walk leaves no expired entry behind beside which others come and go, nor says that it vanished",
+    () =>
+      Effect.gen(function* () {
+        const bpf = yield* Bpf.Bpf
+        // Lists of many, all the time written to by another process: an element is without its neighbour for a moment.
+        const [slots, stale, others, passes] = [64, 32, 16, 3000]
+        const { table } = yield* map("sweep_churn", KEY, VALUE, { type: HASH, maxEntries: slots })
+        const sweep = yield* KernelSweep.make({ ct: table, nat: undefined, family: "ipv4", mustResume: true })
+        yield* churn(table, 0, others, 0)
+        const keys = keysOf(1000, stale)
+        const expired = new Uint8Array(stale * VALUE)
+        const now = 100
+        for (let pass = 0; pass < passes; pass++) {
+          bpf.updateBatch(table.fd, keys, expired, Uint32Array.of(stale))
+          const { deleted, vanished, busy } = yield* sweep.run({ now })
+          if (deleted + busy !== stale)
+            assert.deepStrictEqual({ pass, deleted, busy, vanished }, { pass, deleted: stale, busy: 0, vanished: 0 })
+        }
+      }).pipe(Effect.scoped, Effect.provide(recording)),
+    120_000
   )
 
   it("left no fd open", () => {

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn, spawnSync } from "node:child_process"
+import { spawnSync } from "node:child_process"
 import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
 import { assert, it } from "@effect/vitest"
@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { describe } from "vitest"
 import { jhash, KEY, keysOf, VALUE, values } from "./churn.ts"
+import { churn } from "./churnProcess.ts"
 
 const kernel = MapIterator.layer.pipe(Layer.provideMerge(LibBpf.layer))
 
@@ -35,22 +36,6 @@ const tally = (seen: Uint8Array) => (rows: Rows.Rows) =>
     }
     assert.strictEqual(torn, 0)
   })
-
-/** The other process: deletes and inserts entries from number `from` on, and replaces those behind them. */
-const churn = (map: BpfMap.BpfMap, from: number, deleted: number, replaced: number, keySize = KEY) =>
-  Effect.acquireRelease(
-    Effect.promise(
-      () =>
-        new Promise<ChildProcess>((started, failed) => {
-          const script = fileURLToPath(new URL("./churnChild.ts", import.meta.url))
-          const words = ["--conditions=ctmap-source", script, ...[from, deleted, replaced, keySize].map(String)]
-          const child = spawn(process.execPath, words, { stdio: ["ignore", "pipe", "inherit", map.fd] })
-          child.once("exit", (code) => failed(new Error(`the other process ended with ${code}`)))
-          child.stdout!.once("data", () => started(child))
-        })
-    ),
-    (child) => Effect.sync(() => child.kill("SIGKILL"))
-  )
 
 /**
  * So many buckets must have changed under the iterator's feet: of a hundred of them, the kernel's own iterator misses an
