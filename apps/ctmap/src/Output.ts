@@ -159,7 +159,7 @@ export const letGo = (): boolean => {
   let isWritten = true
   for (const fd of [1, 2]) {
     try {
-      if (!fstatSync(fd).isFile()) continue
+      if (!fstatSync(fd, { bigint: true }).isFile()) continue
     } catch {
       continue
     }
@@ -177,9 +177,11 @@ export const letGo = (): boolean => {
   return isWritten
 }
 
+// `bigint`, as the other form of `fstatSync` leaves what it found to whom comes next: of a pipe, Node 20 takes it for what is said
+// of a directory, and does not find koffi.
 const canBlock = (fd: number): boolean => {
   try {
-    const found = fstatSync(fd)
+    const found = fstatSync(fd, { bigint: true })
     return found.isFIFO() || found.isSocket() || isTerminal(fd)
   } catch {
     return false
@@ -189,7 +191,7 @@ const canBlock = (fd: number): boolean => {
 /** node:tty loads node:net, and `process.stdout` makes a stream of the descriptor: neither for a file or a pipe. */
 const isTerminal = (fd: number): boolean => {
   try {
-    return fstatSync(fd).isCharacterDevice() && process.getBuiltinModule("node:tty").isatty(fd)
+    return fstatSync(fd, { bigint: true }).isCharacterDevice() && process.getBuiltinModule("node:tty").isatty(fd)
   } catch {
     return false
   }

@@ -77,7 +77,8 @@ export interface Options {
  *
  * `kept`: not expired. `refreshed`: expired when looked at, and not any more when it was to be deleted; `restored` of
  * them had been deleted and were put back. `vanished`: somebody else deleted it first. `busy`: the kernel could not lock
- * its bucket; the next run finds it again.
+ * its bucket; the next run finds it again. Where others insert and delete meanwhile, a sweep that resumes looks at some
+ * buckets again: what it keeps there counts twice, and what it deletes there has vanished the second time.
  *
  * @since 0.1.0
  */
