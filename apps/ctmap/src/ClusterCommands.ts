@@ -18,7 +18,9 @@ const settings = {
     Flag.withDescription("Address families (default: those that have outer maps, else those that have global maps)")
   ),
   max: Flags.maybe(Flag.Literals("max-connected-clusters", ["255", "511"])).pipe(
-    Flag.withDescription("The highest cluster id, where there is no outer map to tell it (default 255)")
+    Flag.withDescription(
+      "The highest cluster id, where there is no outer map to tell it (default 255; 511 where a map of a higher one is pinned)"
+    )
   ),
   ctTcp: size("bpf-ct-global-tcp-max", "a TCP CT map"),
   ctAny: size("bpf-ct-global-any-max", "another CT map"),
@@ -88,7 +90,14 @@ const cleanup = Command.make("cleanup", { nat, family: settings.family, yes: Fla
 const check = Command.make(
   "check",
   {
-    repair: Flags.yes("repair", "Do what the last column says; asks. No entry of a map that is pinned is lost"),
+    repair: Flags.yes(
+      "repair",
+      "Do what the last column says; asks. No entry of a map that is pinned is lost, unless --discard-entries is given"
+    ),
+    discardEntries: Flags.yes(
+      "discard-entries",
+      "Unpin maps above the range of cluster ids with the entries they hold; without it, all maps of such a cluster stay"
+    ),
     yes: Flags.assent,
     ...settings,
     output: Flags.reportFormat
@@ -100,13 +109,17 @@ const check = Command.make(
     )
 ).pipe(
   Command.withDescription(
-    "Compares pins and slots: maps that the datapath does not use, slots whose map nobody can reach, missing maps, wrong sizes.\n\n" +
+    "Compares pins and slots: maps that the datapath does not use, slots whose map nobody can reach, missing maps, wrong sizes, maps above the range of cluster ids.\n\n" +
       "  Maps that `ctmap snapshot restore` has made are entered by --repair. Exit code 1 where something is wrong and stays so."
   ),
   Command.withShortDescription("Says what is wrong with the maps of clusters, and repairs it."),
   Command.withExamples([
     { command: "ctmap cluster check", description: "What is wrong, and what could be done" },
-    { command: "ctmap cluster check --repair --yes", description: "Done, without being asked" }
+    { command: "ctmap cluster check --repair --yes", description: "Done, without being asked" },
+    {
+      command: "ctmap cluster check --repair --discard-entries",
+      description: "Ids above the range as well, with their entries; asks, and says how many"
+    }
   ])
 )
 

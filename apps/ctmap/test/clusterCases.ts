@@ -193,6 +193,67 @@ export const clusterCases = (kernel: Kernel): void => {
         assert.match(whole.stderr, /every pin has its slot, and every slot its pin/)
       })
     )
+
+    const above = "cilium_per_cluster_ct_tcp4_300"
+    const clusterAbove = (on: { bpf: Bpf.Calls; root: string; pins: () => ReadonlyArray<string> }) => {
+      for (const pin of on.pins()) {
+        if (!pin.endsWith("_7")) on.bpf.unpin(MapName.pinPath(on.root, pin))
+        else on.bpf.renamePin(MapName.pinPath(on.root, pin), MapName.pinPath(on.root, pin.replace(/7$/, "300")))
+      }
+    }
+
+    live(
+      "leaves the maps of a cluster above the range while they hold entries, unless --discard-entries is given",
+      Effect.gen(function* () {
+        const on = yield* host(kernel)
+        const { ctmap, fill, pins } = on
+        yield* ctmap("cluster", "create", "7", "--family", "ipv4", ...sizes)
+        fill(tcp4, "cilium_ct4_global")
+        const entries = entriesOf("cilium_ct4_global", "before").toLocaleString("en")
+        clusterAbove(on)
+        const range = ["--family", "ipv4", "--max-connected-clusters", "255", ...sizes]
+        const three = pins()
+        assert.include(three, above)
+
+        const kept = yield* ctmap("cluster", "check", "--repair", "--yes", ...range)
+        assert.strictEqual(kept.code, 1)
+        assert.match(
+          kept.stdout,
+          new RegExp(`${above} +300 +the outer map has no slot 300.* holds ${entries} entries +-`)
+        )
+        assert.notMatch(kept.stderr, /remove the pin/)
+        assert.match(
+          kept.stderr,
+          new RegExp(`--discard-entries it also unpins 3 maps .*whose ${entries} entries are lost`)
+        )
+        assert.includeMembers([...pins()], [...three])
+
+        const refused = yield* ctmap("cluster", "check", "--repair", "--discard-entries", ...range)
+        assert.strictEqual(refused.code, 3)
+        assert.match(refused.stderr, new RegExp(`loses ${entries} entries and nobody is there to be asked: add --yes`))
+        assert.match(refused.stdout, new RegExp(`${above} .*remove the pin, and lose ${entries} entries`))
+        assert.includeMembers([...pins()], [...three])
+
+        const gone = yield* ctmap("cluster", "check", "--repair", "--discard-entries", "--yes", ...range)
+        assert.strictEqual(gone.code, 0, gone.stderr)
+        assert.match(gone.stderr, new RegExp(`${above}: repaired: remove the pin, and lose ${entries} entries`))
+        assert.isFalse(pins().some((pin) => pin.endsWith("_300")))
+      })
+    )
+
+    live(
+      "makes outer maps that are gone as large as the pinned maps need",
+      Effect.gen(function* () {
+        const on = yield* host(kernel)
+        yield* on.ctmap("cluster", "create", "7", "--family", "ipv4", ...sizes)
+        on.fill(tcp4, "cilium_ct4_global")
+        clusterAbove(on)
+        const mended = yield* on.ctmap("cluster", "check", "--repair", "--yes", "--family", "ipv4", ...sizes)
+        assert.strictEqual(mended.code, 0, mended.stderr)
+        const counted = yield* on.ctmap("count", "-o", "ndjson", "--map", above)
+        assert.strictEqual(JSON.parse(counted.stdout).entries, entriesOf("cilium_ct4_global", "before"))
+      })
+    )
   })
 
   describe(`--cluster on the other commands ${kernel.name}`, () => {

@@ -12,6 +12,7 @@ import { type Bpf, type BpfError, BpfMap, type CtMaps, type NatMaps, OuterMap } 
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type ClusterTable, ctTables, natTables, outerSpec } from "./internal/clusterTable.ts"
+import { counted, type Held, heldBy, totalOf } from "./internal/heldEntries.ts"
 import { idsOf } from "./internal/outerMaps.ts"
 import * as Slots from "./internal/slots.ts"
 
@@ -43,7 +44,16 @@ export type Finding =
       readonly differences: ReadonlyArray<MapSpec.Difference>
     }
   /** A map is pinned for a cluster id that its outer map has no slot for. */
-  | { readonly _tag: "BeyondRange"; readonly map: string; readonly clusterId: number; readonly max: number }
+  | {
+      readonly _tag: "BeyondRange"
+      readonly map: string
+      readonly clusterId: number
+      readonly max: number
+      /** Of this map. */
+      readonly entries: number
+      /** Of all maps of the cluster, this one as well. */
+      readonly clusterEntries: number
+    }
   /** A pin cannot be looked at. */
   | { readonly _tag: "Unreadable"; readonly map: string; readonly why: string }
 
@@ -77,8 +87,13 @@ export const describe = (finding: Finding): string => {
       return finding.differences
         .map(({ property, found, wanted }) => `${property} is ${found}, wanted ${wanted}`)
         .join(", ")
-    case "BeyondRange":
-      return `the outer map has no slot ${finding.clusterId}, its last is ${finding.max}`
+    case "BeyondRange": {
+      const { clusterId, max, entries, clusterEntries } = finding
+      const others =
+        clusterEntries === 0 ? "it is empty" : `other maps of cluster ${clusterId} hold ${counted(clusterEntries)}`
+      const held = entries > 0 ? `the pinned one holds ${counted(entries)}` : others
+      return `the outer map has no slot ${clusterId}, its last is ${max}; ${held}`
+    }
     case "Unreadable":
       return finding.why
   }
@@ -87,9 +102,24 @@ export const describe = (finding: Finding): string => {
 /**
  * What {@link repair} does about a finding; `undefined` where it leaves it alone.
  *
+ * **Example** (Entries are not for a repair to lose)
+ *
+ * ```ts
+ * import { ClusterCheck } from "ctmap-cluster"
+ *
+ * const map = "cilium_per_cluster_ct_tcp4_300"
+ * const above = { _tag: "BeyondRange", map, clusterId: 300, max: 255, entries: 12, clusterEntries: 20 } as const
+ * ClusterCheck.remedy(above) // => undefined
+ * ClusterCheck.remedy(above, { discardEntries: true }) // => "remove the pin, and lose 12 entries"
+ * ClusterCheck.remedy({ ...above, entries: 0, clusterEntries: 0 }) // => "remove the pin"
+ * ```
+ *
  * @since 0.1.0
  */
-export const remedy = (finding: Finding): string | undefined => {
+export const remedy = (
+  finding: Finding,
+  { discardEntries = false }: Pick<RepairOptions, "discardEntries"> = {}
+): string | undefined => {
   switch (finding._tag) {
     case "OuterMissing":
       return "make it"
@@ -100,7 +130,8 @@ export const remedy = (finding: Finding): string | undefined => {
     case "MapMissing":
       return "make it, and enter it"
     case "BeyondRange":
-      return "remove the pin"
+      if (finding.clusterEntries > 0 && !discardEntries) return undefined
+      return finding.entries === 0 ? "remove the pin" : `remove the pin, and lose ${counted(finding.entries)}`
     case "WrongSize":
     case "Unreadable":
       return undefined
@@ -117,6 +148,17 @@ export interface Options {
   readonly max?: ClusterId.ClusterIdMax
 }
 
+/**
+ * @since 0.1.0
+ */
+export interface RepairOptions extends Options {
+  /**
+   * Also removes pins of clusters above the range whose maps hold entries, which are lost. Default no: while one map of
+   * a cluster holds entries, all of its pins stay.
+   */
+  readonly discardEntries?: boolean
+}
+
 /** @since 0.1.0 */
 export type Needs = Bpf.Bpf | CtMaps.CtMaps | NatMaps.NatMaps
 
@@ -127,7 +169,7 @@ export type Needs = Bpf.Bpf | CtMaps.CtMaps | NatMaps.NatMaps
  *
  * A family is in use where any of its per-cluster maps is pinned; where none is, there is nothing to find. Inner maps are
  * compared with the blueprints of `CtMaps` and `NatMaps`. Slots are read before pins, so a cluster that is being made is
- * no orphaned slot. Errors: `BpfError` where the pins cannot be listed.
+ * no orphaned slot. The maps of clusters above the range are counted. Errors: `BpfError` where the pins cannot be listed.
  *
  * @since 0.1.0
  */
@@ -138,11 +180,12 @@ export const check = (options: Options = {}): Effect.Effect<ReadonlyArray<Findin
       const looked = yield* Effect.forEach(tables, (table) => look(table))
       const ids = yield* idsOf(tables)
       const found: Array<Finding> = []
+      const held = heldOnce()
       for (const family of new Set(tables.map((table) => table.family))) {
         const own = looked.filter(({ table }) => table.family === family)
         const isPinned = (yield* idsOf(own.map(({ table }) => table))).length > 0
         const isInUse = isPinned || own.some(({ outer, why }) => outer !== undefined || why !== undefined)
-        if (isInUse) found.push(...(yield* checkFamily(own, ids, options)))
+        if (isInUse) found.push(...(yield* checkFamily(own, ids, held, options)))
       }
       return found
     })
@@ -181,7 +224,22 @@ const look = (table: ClusterTable): Effect.Effect<Looked, never, Bpf.Bpf | Scope
     )
   )
 
-const checkFamily = (looked: ReadonlyArray<Looked>, ids: ReadonlyArray<number>, { max = 255 }: Options) =>
+/** A cluster is counted once, though each of its maps asks. */
+const heldOnce = () => {
+  const known = new Map<number, Held>()
+  return (clusterId: number): Effect.Effect<Held, BpfError.BpfError, Bpf.Bpf> => {
+    const before = known.get(clusterId)
+    if (before !== undefined) return Effect.succeed(before)
+    return Effect.tap(heldBy(clusterId), (held) => Effect.sync(() => known.set(clusterId, held)))
+  }
+}
+
+const checkFamily = (
+  looked: ReadonlyArray<Looked>,
+  ids: ReadonlyArray<number>,
+  held: ReturnType<typeof heldOnce>,
+  { max = 255 }: Options
+) =>
   Effect.gen(function* () {
     const found: Array<Finding> = []
     for (const { table, outer, why, slots } of looked) {
@@ -193,7 +251,7 @@ const checkFamily = (looked: ReadonlyArray<Looked>, ids: ReadonlyArray<number>, 
       const last = outer === undefined ? max : outer.info.maxEntries - 1
       for (const clusterId of [...new Set([...ids, ...slots.keys()])].toSorted((a, b) => a - b)) {
         const seen = { table, clusterId, slot: slots.get(clusterId), last, isKnown: ids.includes(clusterId) }
-        found.push(...(yield* checkPlace(seen, outer)))
+        found.push(...(yield* checkPlace(seen, outer, held)))
       }
     }
     return found
@@ -211,7 +269,8 @@ interface Seen {
 
 const checkPlace = (
   { table, clusterId, slot, last, isKnown }: Seen,
-  outer: BpfMap.BpfMap | undefined
+  outer: BpfMap.BpfMap | undefined,
+  held: ReturnType<typeof heldOnce>
 ): Effect.Effect<ReadonlyArray<Finding>, never, Bpf.Bpf> =>
   Effect.gen(function* () {
     const map = table.innerName(clusterId)
@@ -222,7 +281,11 @@ const checkPlace = (
       if (still !== undefined) return [{ _tag: "OrphanedSlot" as const, map: table.outer.name, clusterId, slot: still }]
       return isKnown && clusterId <= last ? [{ _tag: "MapMissing" as const, map, clusterId }] : []
     }
-    if (clusterId > last) return [{ _tag: "BeyondRange" as const, map, clusterId, max: last }]
+    if (clusterId > last) {
+      const all = yield* held(clusterId)
+      const [entries, clusterEntries] = [all.get(map) ?? 0, totalOf(all)]
+      return [{ _tag: "BeyondRange" as const, map, clusterId, max: last, entries, clusterEntries }]
+    }
     const differences = MapSpec.differences(table.innerSpec, pin)
     return [
       ...(Slots.isUnentered({ slot, pin }) ? [{ _tag: "OrphanedPin" as const, map, clusterId, slot }] : []),
@@ -243,6 +306,10 @@ export interface Repaired {
   readonly finding: Finding
   /** `left`: there is nothing that could be done without losing entries, or it is as it should be by now. */
   readonly outcome: "repaired" | "left" | "failed"
+  /** Entries that went with a pin; only where `discardEntries` said so. */
+  readonly lost?: number
+  /** Entries that the maps of the cluster hold by now, for which a pin was left. */
+  readonly held?: number
   readonly error?: BpfError.BpfError
 }
 
@@ -251,52 +318,76 @@ export interface Repaired {
  *
  * **Details**
  *
- * No entry of a map that is pinned is lost: what is emptied are slots whose map nobody can reach, and what is unpinned has
- * no slot. Every finding is looked at again before.
+ * No entry of a map that is pinned is lost unless `discardEntries` says so: what is emptied are slots whose map nobody can
+ * reach, and what is unpinned has no slot, and is as empty as the other maps of its cluster. Every finding is looked at
+ * again before, entries right before the pin goes; what a program writes that still holds the map goes with it.
  *
  * @since 0.1.0
  */
 export const repair = (
   findings: ReadonlyArray<Finding>,
-  options: Options = {}
+  options: RepairOptions = {}
 ): Effect.Effect<ReadonlyArray<Repaired>, never, Needs> =>
   Effect.gen(function* () {
     const tables = yield* tablesOf(options)
     const first = findings.filter(({ _tag }) => _tag === "OuterMissing")
     return yield* Effect.forEach([...first, ...findings.filter((finding) => !first.includes(finding))], (finding) =>
       Effect.scoped(mend(finding, tables, options)).pipe(
-        Effect.map((isDone): Repaired => ({ finding, outcome: isDone ? "repaired" : "left" })),
+        Effect.map((done): Repaired => ({ finding, ...done })),
         Effect.catch((error) => Effect.succeed<Repaired>({ finding, outcome: "failed", error }))
       )
     )
   })
 
+type Done = Pick<Repaired, "outcome" | "lost" | "held">
+
+const [repaired, left]: [Done, Done] = [{ outcome: "repaired" }, { outcome: "left" }]
+
 const mend = (
   finding: Finding,
   tables: ReadonlyArray<ClusterTable>,
-  { max = 255 }: Options
-): Effect.Effect<boolean, BpfError.BpfError, Bpf.Bpf | Scope.Scope> =>
+  options: RepairOptions
+): Effect.Effect<Done, BpfError.BpfError, Bpf.Bpf | Scope.Scope> =>
   Effect.gen(function* () {
     const table = tables.find(
       ({ outer, innerName }) =>
         outer.name === finding.map || ("clusterId" in finding && innerName(finding.clusterId) === finding.map)
     )
-    if (table === undefined || finding._tag === "WrongSize" || finding._tag === "Unreadable") return false
+    if (table === undefined || finding._tag === "WrongSize" || finding._tag === "Unreadable") return left
     if (finding._tag === "OuterMissing") {
-      yield* BpfMap.createPinned(outerSpec(table, max), table.outer.path)
-      return true
+      yield* BpfMap.createPinned(outerSpec(table, options.max ?? 255), table.outer.path)
+      return repaired
     }
     const { clusterId } = finding
-    if (finding._tag === "BeyondRange") return yield* BpfMap.unpin(table.innerPath(clusterId))
+    if (finding._tag === "BeyondRange") return yield* unpinBeyond(table, clusterId, options)
     const outer = { table, outer: yield* BpfMap.open(table.outer.path) }
     if (finding._tag === "OrphanedSlot") {
       const { slot, pin } = yield* Slots.placeOf(outer, clusterId)
-      return slot !== undefined && pin === undefined && (yield* OuterMap.remove(outer.outer, clusterId))
+      const isOrphaned = slot !== undefined && pin === undefined
+      return isOrphaned && (yield* OuterMap.remove(outer.outer, clusterId)) ? repaired : left
     }
     const { map } =
       finding._tag === "MapMissing"
         ? yield* Slots.openInner(table, clusterId)
         : { map: yield* BpfMap.open(table.innerPath(clusterId)) }
     yield* Slots.enter(outer, clusterId, map)
-    return true
+    return repaired
+  })
+
+/** Range and entries are looked at again, the entries last. */
+const unpinBeyond = (
+  table: ClusterTable,
+  clusterId: number,
+  { max = 255, discardEntries = false }: RepairOptions
+): Effect.Effect<Done, BpfError.BpfError, Bpf.Bpf | Scope.Scope> =>
+  Effect.gen(function* () {
+    const last = yield* BpfMap.open(table.outer.path).pipe(
+      Effect.map(({ info }) => info.maxEntries - 1),
+      Effect.catchReason("BpfError", "PinNotFound", () => Effect.succeed(max))
+    )
+    if (clusterId <= last) return left
+    const held = yield* heldBy(clusterId)
+    if (totalOf(held) > 0 && !discardEntries) return { outcome: "left", held: totalOf(held) }
+    if (!(yield* BpfMap.unpin(table.innerPath(clusterId)))) return left
+    return { outcome: "repaired", lost: held.get(table.innerName(clusterId)) ?? 0 }
   })
