@@ -16,6 +16,7 @@ import * as Pins from "ctmap-kernel/Pins"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { NotFound, UsageError } from "./Failure.ts"
+import * as MapFlags from "./MapFlags.ts"
 import type { Selection } from "./Options.ts"
 
 /** @since 0.1.0 */
@@ -27,23 +28,19 @@ const families = ({ family }: Pick<Selection, "family">): { readonly ipv4: boole
   ipv6: family !== "ipv4"
 })
 
-/** Whose maps. Errors: `UsageError` where two owners are named. @since 0.1.0 */
-export const ownerOf = ({ cluster, endpoint }: Selection): Effect.Effect<Owner.Owner, UsageError> =>
-  cluster !== undefined && endpoint !== undefined
-    ? Effect.fail(new UsageError({ problem: "--cluster and --endpoint name two owners: give one of them" }))
-    : Effect.succeed(
-        cluster !== undefined
-          ? Owner.cluster(cluster)
-          : endpoint !== undefined
-            ? Owner.endpoint(endpoint)
-            : Owner.global
-      )
+/** Whose maps. Errors: as `MapFlags.check`. @since 0.1.0 */
+export const ownerOf = (selection: MapFlags.MapFlags): Effect.Effect<Owner.Owner, UsageError> =>
+  Effect.as(MapFlags.check(selection), ownerNamed(selection))
+
+const ownerNamed = ({ cluster, endpoint }: MapFlags.MapFlags): Owner.Owner =>
+  cluster !== undefined ? Owner.cluster(cluster) : endpoint !== undefined ? Owner.endpoint(endpoint) : Owner.global
 
 /** The CT maps of a selection: at least one. @since 0.1.0 */
 export const ctMaps = (
   selection: Selection
 ): Effect.Effect<ReadonlyArray<CtPair.CtMap>, SelectionError, Bpf.Bpf | Scope.Scope> =>
   Effect.gen(function* () {
+    const owner = yield* ownerOf(selection)
     const maps = yield* CtMaps.make({ assumedRelease: selection.release })
     if (selection.map.length > 0) {
       return yield* Effect.forEach(
@@ -54,7 +51,6 @@ export const ctMaps = (
         }
       )
     }
-    const owner = yield* ownerOf(selection)
     const found = yield* maps.openAll(owner, families(selection))
     return found.length > 0 ? found : yield* nothing("CT", owner, selection)
   }).pipe(explained)
@@ -64,6 +60,7 @@ export const natMaps = (
   selection: Selection
 ): Effect.Effect<ReadonlyArray<CtPair.NatMap>, SelectionError, Bpf.Bpf | Scope.Scope> =>
   Effect.gen(function* () {
+    const owner = yield* ownerOf(selection)
     const maps = yield* NatMaps.make({})
     if (selection.map.length > 0) {
       return yield* Effect.forEach(
@@ -76,7 +73,6 @@ export const natMaps = (
               : Effect.fail(wrongKind(name, "NAT"))
       )
     }
-    const owner = yield* ownerOf(selection)
     if (owner._tag === "Endpoint") {
       return yield* new UsageError({ problem: "endpoints have no NAT maps of their own: leave out --endpoint" })
     }
@@ -96,15 +92,10 @@ interface Named {
 }
 
 const named = (selection: Selection, kind: "CT" | "NAT"): Effect.Effect<ReadonlyArray<Named>, UsageError> =>
-  selection.cluster !== undefined || selection.endpoint !== undefined
-    ? Effect.fail(new UsageError({ problem: "--map names whole maps: leave out --cluster and --endpoint" }))
-    : Effect.forEach(
-        selection.map.flatMap((names) => names.split(",")),
-        (name) => {
-          const denoted = MapName.parse(name)
-          return denoted === undefined ? Effect.fail(wrongKind(name, kind)) : Effect.succeed({ name, denoted })
-        }
-      )
+  Effect.forEach(MapFlags.names(selection), (name) => {
+    const denoted = MapName.parse(name)
+    return denoted === undefined ? Effect.fail(wrongKind(name, kind)) : Effect.succeed({ name, denoted })
+  })
 
 const wrongKind = (name: string, kind: "CT" | "NAT"): UsageError =>
   new UsageError({

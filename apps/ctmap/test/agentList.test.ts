@@ -124,7 +124,7 @@ describe("a listing through an agent", () => {
     [["nat", "list", "--map", CT4], /is not the name of a NAT map/],
     [["nat", "list", "--endpoint", "7"], /endpoints have no NAT maps/],
     [["list", "--cluster", "3", "--endpoint", "7"], /name two owners/],
-    [["list", "--map", CT4, "--endpoint", "7"], /leave out --cluster and --endpoint/],
+    [["list", "--map", CT4, "--endpoint", "7"], /leave out --endpoint/],
     [["list", "--where", "dport"], /dport/],
     [["list", "--sort", "size"], /--sort "size"/]
   ] as const) {

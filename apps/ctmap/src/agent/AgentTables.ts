@@ -16,6 +16,7 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import { NotFound, UsageError } from "../Failure.ts"
+import * as MapFlags from "../MapFlags.ts"
 import type { Selection } from "../Options.ts"
 import type * as Printing from "../Printing.ts"
 import type { Columns, Table } from "../render/Renderer.ts"
@@ -44,6 +45,7 @@ export const choose = (
   selection: Selection
 ): Effect.Effect<ReadonlyArray<AgentTable>, AgentError | NotFound | UsageError> =>
   Effect.gen(function* () {
+    yield* MapFlags.check(selection)
     const wanted = yield* wantedNames(kind, selection)
     const { maps, root } = yield* client.maps
     const pinned = new Map(maps.map((map) => [map.name, map]))
@@ -69,14 +71,8 @@ const wantedNames = (
   { cluster, endpoint, family, map }: Selection
 ): Effect.Effect<ReadonlyArray<string>, UsageError> => {
   const usage = (problem: string) => Effect.fail(new UsageError({ problem }))
-  if (cluster !== undefined && endpoint !== undefined) {
-    return usage("--cluster and --endpoint name two owners: give one of them")
-  }
   if (map.length > 0) {
-    if (cluster !== undefined || endpoint !== undefined) {
-      return usage("--map names whole maps: leave out --cluster and --endpoint")
-    }
-    const names = map.flatMap((some) => some.split(","))
+    const names = MapFlags.names({ map })
     const wrong = names.find((name) => !isOf(kind, name))
     return wrong === undefined
       ? Effect.succeed(names)

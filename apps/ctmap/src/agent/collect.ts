@@ -15,7 +15,8 @@ import * as Effect from "effect/Effect"
 import { ask } from "../Assent.ts"
 import type { GcOptions, PurgeOptions } from "../commands/gc.ts"
 import type { PurgeOrphansOptions } from "../commands/natPurge.ts"
-import { UsageError } from "../Failure.ts"
+import type { UsageError } from "../Failure.ts"
+import * as MapFlags from "../MapFlags.ts"
 import type { Agent, Selection } from "../Options.ts"
 import * as Output from "../Output.ts"
 import { list, purgeFilter } from "../purgeFilter.ts"
@@ -111,12 +112,13 @@ const wholePairs = "which collects TCP and non-TCP tables together: --family, --
 const familiesOf = ({ family }: Pick<Selection, "family">): Pick<Request.Gc, "families"> =>
   family === "all" ? {} : { families: [family] }
 
-const ownerOf = ({ cluster, endpoint }: Selection): Effect.Effect<string, UsageError> =>
-  cluster !== undefined && endpoint !== undefined
-    ? Effect.fail(new UsageError({ problem: "--cluster and --endpoint name two owners: give one of them" }))
-    : Effect.succeed(
-        cluster !== undefined ? `cluster ${cluster}` : endpoint !== undefined ? `endpoint ${endpoint}` : "global"
-      )
+const ownerOf = (selection: Selection): Effect.Effect<string, UsageError> => {
+  const { cluster, endpoint } = selection
+  return Effect.as(
+    MapFlags.check(selection),
+    cluster !== undefined ? `cluster ${cluster}` : endpoint !== undefined ? `endpoint ${endpoint}` : "global"
+  )
+}
 
 /** What an agent says of a pair. */
 type Outcome<P> = Omit<Collection.CtOutcome, "pass"> & { readonly pass?: P }

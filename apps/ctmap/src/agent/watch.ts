@@ -16,7 +16,7 @@ import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import type { WatchOptions } from "../commands/watch.ts"
-import { UsageError } from "../Failure.ts"
+import * as MapFlags from "../MapFlags.ts"
 import type { Agent } from "../Options.ts"
 import * as Output from "../Output.ts"
 import { eventLine } from "../render/eventLine.ts"
@@ -92,11 +92,9 @@ const check = (options: WatchOptions) =>
     }
     yield* Refuse.refuse(ofOurOwn, "whose own passes are watched")
     if (options.where !== undefined) yield* Effect.fromResult(FilterParser.parse(options.where))
+    yield* MapFlags.check(options)
     const { cluster, endpoint } = options
-    if (cluster !== undefined && endpoint !== undefined) {
-      return yield* new UsageError({ problem: "--cluster and --endpoint name two owners: give one of them" })
-    }
-    const names = new Set(options.map.flatMap((some) => some.split(",")))
+    const names = new Set(MapFlags.names(options))
     const owner =
       cluster !== undefined ? `cluster ${cluster}` : endpoint !== undefined ? `endpoint ${endpoint}` : undefined
     return ({ map, owner: of }: Pick<AgentStream.Deleted, "map" | "owner">): boolean =>

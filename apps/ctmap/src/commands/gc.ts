@@ -66,7 +66,7 @@ export const purge = (root: string, options: PurgeOptions) =>
     root,
     Effect.gen(function* () {
       const filter = yield* purgeFilter(options)
-      const family = options.family === "all" ? familyOf(options.ip) : options.family
+      const family = options.family === "all" && options.map.length === 0 ? familyOf(options.ip) : options.family
       yield* passes({ ...options, family }, { filter }, limitsOf(options), { yes: options.yes, filter })
     })
   )

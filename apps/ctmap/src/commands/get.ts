@@ -41,7 +41,7 @@ export const get = (root: string, options: GetOptions) =>
     Effect.gen(function* () {
       const key = yield* keyOf(options)
       const family: Family.Family = key.byteLength === Tuple.v4.size ? "ipv4" : "ipv6"
-      const owner = yield* Selection.ownerOf({ ...options, family, map: [] })
+      const owner = yield* Selection.ownerOf({ ...options, family: "all", map: [] })
       const isTcp = key[Tuple.shape(family).nexthdr] === Protocol.TCP
       const maps = yield* CtMaps.make({ assumedRelease: options.release })
       const { map, layout } = yield* maps.open({ family, transport: isTcp ? "tcp" : "any", owner })

@@ -20,6 +20,7 @@ import { type FileFailed, NotFound, UsageError } from "../Failure.ts"
 import { fileFailed } from "../FileError.ts"
 import * as Kernel from "../Kernel.ts"
 import type { ClockOptions, Selection as SelectionOptions, Sizes } from "../Options.ts"
+import * as MapFlags from "../MapFlags.ts"
 import * as Output from "../Output.ts"
 import * as Selection from "../Selection.ts"
 
@@ -47,13 +48,13 @@ export const save = (root: string, options: SaveOptions) =>
 /** The CT and NAT maps that are meant; without a flag, every one that is pinned. */
 const tables = (options: SaveOptions) =>
   Effect.gen(function* () {
+    const whose = yield* ownerFilter(options)
     yield* Selection.checkRoot
     const pins = yield* Pins.discover
-    const names = options.map.flatMap((text) => text.split(","))
+    const names = MapFlags.names(options)
     const unknown = names.find((name) => MapName.parse(name) === undefined)
     if (unknown !== undefined)
       return yield* new UsageError({ problem: `"${unknown}" is not the name of a CT or NAT map` })
-    const whose = yield* ownerFilter(options)
     const meant = pins.filter((pin) =>
       names.length > 0 ? names.includes(pin.name) : isTable(pin, options.family) && whose(pin)
     )
