@@ -36,6 +36,7 @@ const natPass: NatPass.NatPass = {
   vanished: 0,
   busy: 0,
   reprieved: 0,
+  restored: 0,
   startedAtMillis: 0,
   millis: 1,
   completed: true

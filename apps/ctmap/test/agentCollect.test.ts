@@ -268,6 +268,7 @@ describe("nat purge-orphans through an agent", () => {
     vanished: 0,
     busy: 0,
     reprieved: 0,
+    restored: 0,
     startedAtMillis: 0,
     millis: 2,
     completed: true

@@ -49,7 +49,7 @@ const metrics = {
   ),
   restored: counter(
     "ctmap_gc_restored_total",
-    "Entries that were put back because they were refreshed as they were deleted"
+    "Entries that were put back because they were refreshed, or their connection came back, as they were deleted"
   ),
   vanished: counter("ctmap_gc_vanished_total", "Entries that were gone when they were to be deleted"),
   busy: counter("ctmap_gc_busy_total", "Entries that the kernel could not delete because their bucket was locked"),
@@ -201,10 +201,13 @@ export const recordNat = (pass: NatPass.NatPass): Effect.Effect<void> =>
             set(metrics.natEntries, pass[`${direction}Deleted`], { family, direction, status: "deleted" })
           }
         }
-        for (const outcome of ["refreshed", "vanished", "busy"] as const) add(metrics[outcome], pass[outcome])
+        for (const outcome of ["refreshed", "restored", "vanished", "busy"] as const) {
+          add(metrics[outcome], pass[outcome])
+        }
         operations(series, pass.map, {
-          "delete success": NatPass.deleted(pass),
-          "delete fail": pass.vanished + pass.busy
+          "delete success": NatPass.deleted(pass) + pass.restored,
+          "delete fail": pass.vanished + pass.busy,
+          "update success": pass.restored
         })
         set(metrics.serial, pass.serial)
       })

@@ -38,8 +38,13 @@ export const NatPass = Schema.Struct({
   refreshed: Schema.Int,
   vanished: Schema.Int,
   busy: Schema.Int,
-  /** Of those alive: looked like orphans at first, and their connection was there at the second look. */
+  /** Of those alive: looked like orphans at first, and their connection was there at a later look. */
   reprieved: Schema.Int,
+  /**
+   * Of those reprieved or refreshed: had been deleted, and were put back, as their connection came back, or they were made
+   * anew, in that moment.
+   */
+  restored: Schema.Int,
   startedAtMillis: Schema.Number,
   millis: Schema.Number,
   completed: Schema.Boolean,

@@ -87,7 +87,8 @@ const purge: NatPass.NatPass = {
   refreshed: 4,
   vanished: 5,
   busy: 6,
-  reprieved: 0,
+  reprieved: 8,
+  restored: 7,
   startedAtMillis: 0,
   millis: 1,
   completed: true
@@ -265,14 +266,24 @@ describe("GcMetrics", () => {
           "cilium_datapath_nat_gc_entries{family=ipv6,direction=egress,status=alive}": 11,
           "cilium_datapath_nat_gc_entries{family=ipv6,direction=egress,status=deleted}": 2,
           "ctmap_gc_refreshed_total{}": 4,
+          "ctmap_gc_restored_total{}": 7,
           "ctmap_gc_vanished_total{}": 5,
           "ctmap_gc_busy_total{}": 6,
-          "cilium_bpf_map_ops_total{map_name=snat_v6_external,operation=delete,outcome=success}": 3,
+          "cilium_bpf_map_ops_total{map_name=snat_v6_external,operation=update,outcome=success}": 7,
+          "cilium_bpf_map_ops_total{map_name=snat_v6_external,operation=delete,outcome=success}": 10,
           "cilium_bpf_map_ops_total{map_name=snat_v6_external,operation=delete,outcome=fail}": 11,
           "ctmap_gc_pass_serial{}": 20
         }
         assert.deepStrictEqual(yield* table, expected)
-        const nothing = { refreshed: 0, vanished: 0, busy: 0, ingressDeleted: 0, egressDeleted: 0, egressAlive: 99 }
+        const nothing = {
+          refreshed: 0,
+          restored: 0,
+          vanished: 0,
+          busy: 0,
+          ingressDeleted: 0,
+          egressDeleted: 0,
+          egressAlive: 99
+        }
         yield* GcMetrics.recordNat({ ...purge, ...nothing, completed: false })
         yield* GcMetrics.recordNat({ ...purge, ...nothing, kind: "flush" })
         yield* GcMetrics.recordNat({ ...purge, ...nothing, owner: "cluster 3" })

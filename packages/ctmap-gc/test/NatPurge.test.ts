@@ -27,6 +27,32 @@ describe("the second look", () => {
     })
   )
 
+  for (const engine of ["program", "portable"] as const) {
+    it.effect(`${engine}: is not the last, where the connection comes back as its mapping is deleted`, () =>
+      Effect.gen(function* () {
+        const { calls, control } = BpfMemory.make({ objects: Stage.objects! })
+        const test = Effect.gen(function* () {
+          const orphan = Stage.nat({ daddr: [2], saddr: [1], dport: 80, sport: 1000, to: [[9], 40_000] })
+          const pair = yield* Stage.pair({ nat: [orphan] })
+          const connection = Stage.ct({ daddr: [1], saddr: [2], dport: 80, sport: 1000, lifetime: 5000 })
+          let runs = 0
+          control.onCall((call) => {
+            // The first run is that of loading, over no candidates.
+            if (call === "lookupAndDelete" || (call === "runProgram" && ++runs === 2))
+              control.map(pair.tcp.map.fd)?.update(connection.key, connection.value)
+          })
+          const pass = yield* NatPurge.orphans(pair, { serial: 1, engine })
+          assert.deepStrictEqual(
+            [pass?.egressDeleted, pass?.egressAlive, pass?.reprieved, pass?.restored],
+            [0, 1, 1, 1]
+          )
+          assert.deepStrictEqual(yield* Stage.dump(pair.nat!.map), [[Stage.hex(orphan.key), Stage.hex(orphan.value)]])
+        })
+        yield* Effect.provideService(Effect.scoped(test), Bpf.Bpf, calls)
+      })
+    )
+  }
+
   it.effect("keeps a mapping that was made anew", () =>
     Effect.gen(function* () {
       const { calls, control } = BpfMemory.make({ objects: Stage.objects! })
@@ -131,6 +157,14 @@ describe("faults of a purge", () => {
               nat: Array.from({ length: 10 }, (_, i) => halves(i + 1)).flat()
             })
             const before = control.count()
+            // One connection is back once its mapping is deleted, so that putting back fails too.
+            const returned = Stage.ct({ daddr: [1], saddr: [2], sport: 7 })
+            control.onCall((call) => {
+              if (call !== "runProgram" && call !== "lookupAndDelete") return
+              const nat = control.map(pair.nat!.map.fd)
+              if (halves(7).some(({ key }) => nat?.lookup(key) === undefined))
+                control.map(pair.tcp.map.fd)?.update(returned.key, returned.value)
+            }, "after")
             let recorded: NatPass.NatPass | undefined
             control.failNext("any", 5, { skip })
             const exit = yield* Effect.exit(

@@ -1,21 +1,23 @@
 /**
- * One pass over a NAT map: find entries that are to go, look at each again, delete those that still are as they were read.
+ * One pass over a NAT map: find entries that are to go, look at each again, delete those that still are as they were read,
+ * and ask once more about what was deleted.
  *
  * Like the sweep of a CT map it counts before it deletes, so that the guard speaks first.
  */
-import { NatColumns, NatEntry, type Release, Rows, TupleFlags } from "ctmap-core"
-import { type Bpf, BpfError, type BpfMap, CompareAndDelete, type CtPair, Scan } from "ctmap-kernel"
+import { NatColumns, NatEntry, Rows, TupleFlags } from "ctmap-core"
+import { Bpf, BpfError, type BpfMap, CompareAndDelete, type CtPair, Scan } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import { deleted as deletedOf, type NatPass } from "../NatPass.ts"
 import * as Guard from "../Guard.ts"
 import type { Pace } from "../Pace.ts"
+import * as Taken from "./natTaken.ts"
 import { tableOf } from "./programs.ts"
 
 export interface NatPlan {
   /** Whether a row is to go. */
   readonly wants: (columns: NatColumns.NatColumns, row: number) => boolean
-  /** Asked again right before the deletion, of a copy of the row. */
-  readonly confirms: (columns: NatColumns.NatColumns, row: number) => boolean
+  /** Asked again right before the deletion and after it, of a copy of the row. Without it nothing comes back. */
+  readonly confirms?: (columns: NatColumns.NatColumns, row: number) => boolean
   /** What must be as it was read: when the mapping was made, or nothing. */
   readonly compared: "created" | "presence"
   readonly engine: CompareAndDelete.Options["engine"]
@@ -47,14 +49,18 @@ export const noCounts = (): NatTally => ({
   vanished: 0,
   busy: 0,
   reprieved: 0,
+  restored: 0,
   completed: false
 })
 
 /** Candidates that are kept between the two looks; more are looked for again. */
 const HELD = 16_384
 
-/** Candidates of one stretch on the calling thread: each is a look-up or two, and its part of a call. */
+/** Candidates of one stretch on the calling thread: each is two to four look-ups, and its part of a call. */
 const SLICE = 512
+
+/** Of those, so many are looked at, deleted and asked about again at a time: they wait for each other. */
+const GROUP = 64
 
 /** Copies of rows. */
 interface Held {
@@ -87,10 +93,10 @@ export const natSweep = (
       const stopped = guard()
       if (stopped !== undefined) return yield* Effect.fail(stopped)
       if (tally.wanted === 0) return
-      const deleter = yield* makeDeleter(nat, plan, tally)
+      const { remove, lookAtAll } = yield* makeDeleter(nat, plan, tally)
       if (tally.wanted <= HELD) {
-        for (const candidates of held) yield* deleter(candidates)
-        return
+        for (const candidates of held) yield* remove(candidates)
+        return yield* lookAtAll
       }
       Object.assign(tally, { seen: 0, wanted: 0, ingressAlive: 0, egressAlive: 0 })
       yield* walk(nat, plan, tally, (columns, rows) => {
@@ -98,8 +104,9 @@ export const natSweep = (
         // The tables go on changing between the two looks: what may go stays what it was.
         const exceeded = guard()
         if (exceeded !== undefined) return Effect.fail(exceeded)
-        return rows.length === 0 ? Effect.void : deleter(copy(nat, columns, rows))
+        return rows.length === 0 ? Effect.void : remove(copy(nat, columns, rows))
       })
+      return yield* lookAtAll
     })
   )
 
@@ -111,7 +118,7 @@ const walk = <E, R>(
   use: (columns: NatColumns.NatColumns, rows: ReadonlyArray<number>) => Effect.Effect<void, E, R>
 ): Effect.Effect<void, E | NatSweepError, R | Bpf.Bpf> =>
   Effect.gen(function* () {
-    const columns = new NatColumns.NatColumns({ family, release: RELEASE })
+    const columns = new NatColumns.NatColumns({ family, release: Taken.RELEASE })
     const report = yield* Scan.forEach(
       map,
       ({ rows }) =>
@@ -133,9 +140,6 @@ const walk = <E, R>(
     if (incomplete !== undefined) return yield* Effect.fail(incomplete)
   })
 
-/** What a NAT entry says is the same in both releases. */
-const RELEASE: Release.Release = "1.17"
-
 const isIngress = (columns: NatColumns.NatColumns, row: number): boolean =>
   (columns.tupleFlags(row) & TupleFlags.IN) !== 0
 
@@ -149,50 +153,78 @@ const copy = ({ family }: CtPair.NatMap, from: NatColumns.NatColumns, rows: Read
     keys.set(from.keyBytes(row), i * keySize)
     values.set(from.valueBytes(row), i * valueSize)
   }
-  const columns = new NatColumns.NatColumns({ family, release: RELEASE })
+  const columns = new NatColumns.NatColumns({ family, release: Taken.RELEASE })
   return { columns: columns.bind(Rows.separate(keys, values, { keySize, valueSize, count })), keys, values, count }
 }
 
-/** Looks at candidates a second time and deletes those that nothing speaks for. */
+/** Looks at candidates a second time, deletes those that nothing speaks for, and puts back what is needed after all. */
 const makeDeleter = Effect.fnUntraced(function* (
-  { map }: CtPair.NatMap,
+  nat: CtPair.NatMap,
   { compared, confirms, engine, limits, pace }: NatPlan,
   tally: NatTally
 ) {
+  const { map } = nat
   const { keySize } = map.info
   const deleter = yield* CompareAndDelete.make(tableOf(map), engine === undefined ? {} : { engine })
-  const confirmed = { keys: new Uint8Array(SLICE * keySize), expected: new Uint32Array(SLICE) }
-  const verdicts = new Uint8Array(SLICE)
-  const ingress = new Uint8Array(SLICE)
+  const most = Math.min(tally.wanted, HELD)
+  const taken = confirms === undefined ? undefined : Taken.make(nat, yield* Bpf.Bpf, confirms, most, tally)
+  const confirmed = { keys: new Uint8Array(GROUP * keySize), expected: new Uint32Array(GROUP) }
+  const rows = new Uint32Array(GROUP)
+  const verdicts = new Uint8Array(GROUP)
+  const ingress = new Uint8Array(GROUP)
 
-  const step = ({ columns, keys }: Held, from: number, to: number): number => {
+  /** One call into the kernel and all that follows: nothing interrupts it, so what is needed never stays away. */
+  const group = ({ columns, keys }: Held, from: number, to: number): BpfError.BpfError | undefined => {
     let count = 0
+    let back = 0
     for (let row = from; row < to; row++) {
-      if (!confirms(columns, row)) {
+      if (confirms !== undefined && !confirms(columns, row)) {
         tally.reprieved++
+        back = Math.min(back, taken?.bringBack(columns, row) ?? 0)
         continue
       }
       confirmed.keys.set(keys.subarray(row * keySize, (row + 1) * keySize), count * keySize)
       confirmed.expected[count] = columns.values.getUint32(columns.valueAt(row) + NatEntry.v4.created, true)
       ingress[count] = isIngress(columns, row) ? 1 : 0
-      count++
+      rows[count++] = row
     }
     const rc = deleter.run({ ...confirmed, verdicts }, compared, 0, count)
     const { deleted, refreshed, vanished, restored, busy } = deleter.totals
-    account(tally, verdicts, ingress, deleted + refreshed + vanished + restored + busy)
-    return rc
+    const judged = deleted + refreshed + vanished + restored + busy
+    account(tally, verdicts, ingress, judged)
+    if (taken !== undefined) {
+      for (let i = 0; i < judged; i++) {
+        if (verdicts[i] === CompareAndDelete.verdict.deleted) taken.add(columns, rows[i]!)
+      }
+      back = Math.min(back, taken.lookAgain())
+    }
+    if (rc < 0) return failed(deleter.engine === "program" ? "run program" : "delete", rc, map)
+    return back < 0 ? failed("update", back, map) : undefined
   }
 
-  return Effect.fnUntraced(function* (candidates: Held) {
-    for (let from = 0; from < candidates.count;) {
-      const room = Math.min(SLICE, candidates.count - from, limits.maxDeletions - deletedOf(tally))
-      if (room <= 0) return yield* Effect.fail(outOfRoom(map, limits, tally))
-      const rc = step(candidates, from, from + room)
-      if (rc < 0) return yield* Effect.fail(failed(deleter.engine, rc, map))
-      from += room
-      yield* pace.rest
-    }
-  })
+  return {
+    remove: Effect.fnUntraced(function* (candidates: Held) {
+      for (let from = 0; from < candidates.count;) {
+        for (const end = Math.min(from + SLICE, candidates.count); from < end;) {
+          const room = Math.min(GROUP, end - from, limits.maxDeletions - deletedOf(tally))
+          if (room <= 0) return yield* Effect.fail(outOfRoom(map, limits, tally))
+          const error = group(candidates, from, from + room)
+          if (error !== undefined) return yield* Effect.fail(error)
+          from += room
+        }
+        yield* pace.rest
+      }
+    }),
+    /** The last question: a packet that was on its way while its mapping was deleted has made its CT entry by now. */
+    lookAtAll: Effect.gen(function* () {
+      if (taken === undefined) return
+      for (let from = 0; from < taken.size(); from += SLICE) {
+        const rc = taken.lookAt(from, Math.min(SLICE, taken.size() - from))
+        if (rc < 0) return yield* Effect.fail(failed("update", rc, map))
+        yield* pace.rest
+      }
+    })
+  }
 })
 
 const outOfRoom = ({ name }: BpfMap.BpfMap, { maxDeletions }: Guard.Limits, tally: NatTally): Guard.GuardStopped =>
@@ -205,13 +237,8 @@ const outOfRoom = ({ name }: BpfMap.BpfMap, { maxDeletions }: Guard.Limits, tall
     limit: "max-deletions"
   })
 
-const failed = (engine: CompareAndDelete.CompareAndDelete["engine"], rc: number, map: BpfMap.BpfMap) =>
-  BpfError.fromErrno({
-    operation: engine === "program" ? "run program" : "delete",
-    errno: -rc,
-    map: map.name,
-    path: map.path
-  })
+const failed = (operation: BpfError.BpfError["operation"], rc: number, { name, path }: BpfMap.BpfMap) =>
+  BpfError.fromErrno({ operation, errno: -rc, map: name, path })
 
 /** Moves what was judged from alive to what became of it. */
 const account = (tally: NatTally, verdicts: Uint8Array, ingress: Uint8Array, judged: number): void => {
@@ -229,6 +256,10 @@ const account = (tally: NatTally, verdicts: Uint8Array, ingress: Uint8Array, jud
         break
       case CompareAndDelete.verdict.busy:
         tally.busy++
+        break
+      case CompareAndDelete.verdict.restored:
+        tally.restored++
+        tally.refreshed++
         break
       default:
         tally.refreshed++
