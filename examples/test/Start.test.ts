@@ -3,7 +3,10 @@ import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { existsSync } from "node:fs"
 import { fileURLToPath } from "node:url"
+import { CtEntry, MapName, NatColumns, NatDerivation, NatText, Protocol, Tuple, TupleFlags } from "ctmap-core"
+import { Bpf, BpfMap, LibBpf, Scan } from "ctmap-kernel"
 import { Privileged } from "ctmap-testing"
+import * as Effect from "effect/Effect"
 
 const script = fileURLToPath(new URL("../../scripts/start.ts", import.meta.url))
 
@@ -55,6 +58,33 @@ describe("npm start", () => {
   })
 })
 
+/** Deletes one NAT entry below a connection that lives for at least half a minute, and tells how it is called. */
+const cutMapping = (root: string) =>
+  Effect.gen(function* () {
+    const bpf = yield* Bpf.Bpf
+    const nat = yield* BpfMap.open(MapName.pinPath(root, MapName.nat("ipv6")))
+    const tcp = yield* BpfMap.open(MapName.pinPath(root, MapName.TCP6_GLOBAL))
+    const columns = new NatColumns.NatColumns({ family: "ipv6", release: "1.17" })
+    const [ctKey, entry] = [new Uint8Array(Tuple.v6.size), new Uint8Array(CtEntry.SIZE)]
+    const soon = Number(process.hrtime.bigint() / 1_000_000_000n) + 30
+    let found: Uint8Array | undefined
+    let name: string | undefined
+    yield* Scan.forEachSync(nat, ({ rows }) => {
+      columns.bind(rows)
+      for (let row = 0; row < columns.count && found === undefined; row++) {
+        if (columns.nexthdr(row) !== Protocol.TCP || (columns.tupleFlags(row) & TupleFlags.IN) === 0) continue
+        NatDerivation.ctOfNatIn(Tuple.v6, { key: columns.keyBytes(row), value: columns.valueBytes(row) }, ctKey)
+        if (bpf.lookup(tcp.fd, ctKey, entry) < 0) continue
+        if (new DataView(entry.buffer).getUint32(CtEntry.offset.lifetime, true) < soon) continue
+        found = columns.keyBytes(row).slice()
+        name = NatText.keyDump(columns.key(row).toHost(), { reverse: false })
+      }
+    })
+    if (found === undefined) return yield* Effect.die(new Error("no mapping of a live connection"))
+    assert.strictEqual(bpf.delete(nat.fd, found), 0)
+    return name
+  }).pipe(Effect.scoped, Effect.provide(LibBpf.layer), Effect.runPromise)
+
 Privileged.suite(describe, "npm start on this kernel", () => {
   it("collects recorded tables in a bpffs of its own, and takes it away", async () => {
     const { output, ended } = start("--for", "3")
@@ -63,5 +93,19 @@ Privileged.suite(describe, "npm start on this kernel", () => {
     assert.isDefined(root, output.text)
     assert.isFalse(existsSync(root))
     assert.include(output.text, "as expected: every live entry is there, every expired one is gone")
+  })
+
+  it("names a mapping of a live connection that was cut while it ran, and fails", async () => {
+    const { child, output, ended } = start("--for", "4")
+    await new Promise<void>((resolve) =>
+      child.stdout.on("data", () => {
+        if (output.text.includes("pass   2")) resolve()
+      })
+    )
+    const name = await cutMapping(/in a bpffs of its own \((\S+)\)/.exec(output.text)![1]!)
+    assert.deepStrictEqual(await ended, [1, null], output.text)
+    assert.match(output.text, /NOT AS EXPECTED: 1 NAT entry of a live connection is gone:/)
+    assert.include(output.text, `cilium_snat_v6_external  ${name}`)
+    assert.notInclude(output.text, "  as expected")
   })
 })
