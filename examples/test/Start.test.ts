@@ -1,7 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
-import { existsSync } from "node:fs"
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { CtEntry, MapName, NatColumns, NatDerivation, NatText, Protocol, Tuple, TupleFlags } from "ctmap-core"
 import { Bpf, BpfMap, LibBpf, Scan } from "ctmap-kernel"
@@ -10,8 +12,11 @@ import * as Effect from "effect/Effect"
 
 const script = fileURLToPath(new URL("../../scripts/start.ts", import.meta.url))
 
-const start = (...args: ReadonlyArray<string>) => {
-  const child = spawn(process.execPath, ["--conditions=ctmap-source", script, ...args])
+const start = (...args: ReadonlyArray<string>) => startIn({}, ...args)
+
+const startIn = (env: NodeJS.ProcessEnv, ...args: ReadonlyArray<string>) => {
+  const options = { env: { ...process.env, ...env } }
+  const child = spawn(process.execPath, ["--conditions=ctmap-source", script, ...args], options)
   const output = { text: "" }
   for (const stream of [child.stdout, child.stderr])
     stream.on("data", (data: Buffer) => (output.text += data.toString()))
@@ -19,11 +24,15 @@ const start = (...args: ReadonlyArray<string>) => {
   return { child, output, ended: once(child, "close") }
 }
 
-/** Presses ctrl-C as soon as something was printed, and once: whoever does it twice does not want to wait. */
-const interruptOnce = (child: ReturnType<typeof start>["child"], isSo: () => boolean): void => {
+/** Presses ctrl-C, or sends another signal, as soon as something was printed, and once: whoever does it twice does not want to wait. */
+const interruptOnce = (
+  child: ReturnType<typeof start>["child"],
+  isSo: () => boolean,
+  signal: NodeJS.Signals = "SIGINT"
+): void => {
   let isKilled = false
   child.stdout.on("data", () => {
-    if (!isKilled && isSo()) isKilled = child.kill("SIGINT")
+    if (!isKilled && isSo()) isKilled = child.kill(signal)
   })
 }
 
@@ -35,6 +44,7 @@ describe("npm start", () => {
     assert.match(output.text, /pass +1 {2}ipv4 {2}2967 seen, \d+ deleted \(expired \d+\), \d+ NAT entries with them/)
     assert.match(output.text, /gone: expired: TCP OUT /)
     assert.include(output.text, "as expected: every live entry is there, every expired one is gone")
+    assert.notInclude(output.text, "longest call")
   })
 
   it("leaves nothing behind when it is stopped", async () => {
@@ -51,10 +61,48 @@ describe("npm start", () => {
     assert.include(output.text, "as expected: every live entry is there")
   })
 
-  it("says what --for takes", async () => {
-    const { output, ended } = start("--for", "never")
+  it("stops where nobody reads on, without a word and with nothing left behind", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "ctmap-start-test-"))
+    try {
+      const { child, output, ended } = startIn({ TMPDIR: folder }, "--memory", "--for", "60")
+      child.stdout.once("data", () => child.stdout.destroy())
+      assert.deepStrictEqual(await ended, [0, null], output.text)
+      assert.notInclude(output.text, "EPIPE")
+      assert.deepStrictEqual(readdirSync(folder), [])
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  })
+
+  it.each([
+    ["SIGTERM", 143],
+    ["SIGHUP", 129]
+  ] as const)("ends with the code of its signal: %s, %i", async (signal, code) => {
+    const { child, output, ended } = start("--memory", "--for", "60")
+    interruptOnce(child, () => output.text.includes("pass   1"), signal)
+    assert.deepStrictEqual(await ended, [code, null], output.text)
+  })
+
+  it.each([
+    [["--for", "never"], "--for never: expected seconds from 1 to 86400"],
+    [["--for", "-1"], "--for -1: expected seconds from 1 to 86400"],
+    [["--for", ""], "--for : expected seconds from 1 to 86400"],
+    [["--for"], "--for: expected seconds from 1 to 86400"],
+    [["--keep=1"], "--keep=1: --keep takes no value"],
+    [["--nope"], "--nope: there is no such option"],
+    [["extra"], "extra: no argument is expected"]
+  ])("refuses %j, with what it takes", async (args, message) => {
+    const { output, ended } = start(...args)
     assert.deepStrictEqual(await ended, [2, null])
-    assert.include(output.text, "--for never: expected seconds from 1 to 86400")
+    assert.match(output.text, /^npm start: .*\nnpm start -- \[--for SECONDS\]/)
+    assert.include(output.text, message)
+    assert.notInclude(output.text, "    at ")
+  })
+
+  it("has help", async () => {
+    const { output, ended } = start("--help")
+    assert.deepStrictEqual(await ended, [0, null])
+    assert.match(output.text, /^npm start -- \[--for SECONDS\] \[--keep\] \[--memory\]\n/)
   })
 })
 
@@ -93,6 +141,25 @@ Privileged.suite(describe, "npm start on this kernel", () => {
     assert.isDefined(root, output.text)
     assert.isFalse(existsSync(root))
     assert.include(output.text, "as expected: every live entry is there, every expired one is gone")
+    assert.include(output.text, "Calls are timed by the clock: that includes waiting for a CPU")
+  })
+
+  it("says how it gets there, where another user starts it", async (context) => {
+    const nobody = { uid: 65_534, gid: 65_534 }
+    const child = spawn(process.execPath, ["--conditions=ctmap-source", script, "--for", "60"], nobody)
+    const text = await new Promise<string>((resolve) => {
+      child.stdout.once("data", (data: Buffer) => resolve(data.toString()))
+      child.stderr.once("data", (data: Buffer) => resolve(data.toString()))
+      child.once("error", ({ message }) => resolve(message))
+    })
+    const ended = once(child, "close")
+    child.kill()
+    await ended
+    context.skip(/EACCES|Cannot find module/.test(text), "another user cannot read this folder")
+    assert.match(
+      text,
+      /^ctmap-agent in memory, not on this kernel: not root \(`sudo npm start` runs it on the kernel\)\./
+    )
   })
 
   it("names a mapping of a live connection that was cut while it ran, and fails", async () => {

@@ -26,7 +26,7 @@ export interface Place {
 }
 
 export const find = (inMemoryOnly: boolean): Place => {
-  const obstacle = inMemoryOnly ? "--memory asks for it" : Privileged.obstacle()
+  const obstacle = inMemoryOnly ? "--memory asks for it" : whyNotHere()
   const folder = mkdtempSync(join(tmpdir(), "ctmap-start-"))
   const removed = () => rmSync(folder, { recursive: true, force: true })
   if (obstacle !== undefined) return { ...inMemory(obstacle), folder, stop: removed }
@@ -47,6 +47,12 @@ export const find = (inMemoryOnly: boolean): Place => {
       removed()
     }
   }
+}
+
+/** Why this kernel cannot be used, and how it could be. */
+const whyNotHere = (): string | undefined => {
+  const why = Privileged.obstacle()
+  return why === Privileged.NOT_ROOT ? `${why} (\`sudo npm start\` runs it on the kernel)` : why
 }
 
 /** One twin for the agent and for what plays the datapath. */

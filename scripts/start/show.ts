@@ -47,7 +47,11 @@ export const show = (place: Place, seconds: number, keep: boolean) =>
     for (const name of names) console.log(`  ${name.padEnd(26)} ${bar(before.get(name)!)}`)
     console.log(
       `\n${KEPT} connections go on, the others end one after the other. The agent collects every 5 s, and looks for NAT ` +
-        `entries without a connection every 12 s, for ${seconds} s:\n`
+        `entries without a connection every 12 s, for ${seconds} s.` +
+        (place.isReal
+          ? " Calls are timed by the clock: that includes waiting for a CPU, on a busy machine most of it."
+          : "") +
+        "\n"
     )
     return yield* Effect.provide(watch(flows, before, seconds, keep, place), yield* agent(place))
   })
@@ -88,7 +92,7 @@ const watch = (flows: Flows, before: Counts, seconds: number, keep: boolean, pla
       Stream.runForEach(passes, (pass) =>
         Effect.sync(() => {
           seen.ended.push(pass)
-          console.log(line(pass))
+          console.log(line(pass, place.isReal))
         })
       ),
       { startImmediately: true }
@@ -188,7 +192,8 @@ const bar = (entries: number): string => {
   return `${String(entries).padStart(5)} entries  ${"█".repeat(Math.floor(eighths / 8))}${rest}`
 }
 
-const line = ({ completed, dryRun, family, maps, serial }: GcPass.GcPass): string => {
+/** A pass; the twin in memory makes no calls that say anything about a kernel's. */
+const line = ({ completed, dryRun, family, maps, serial }: GcPass.GcPass, isReal: boolean): string => {
   const sum = (of: (map: GcPass.MapPass) => number) => maps.reduce((all, map) => all + of(map), 0)
   const reasons = GcReason.names
     .map((name) => [name, sum((map) => map.reasons[name])] as const)
@@ -199,8 +204,9 @@ const line = ({ completed, dryRun, family, maps, serial }: GcPass.GcPass): strin
   const why = reasons.length > 0 ? ` (${reasons.join(", ")})` : ""
   const with_ = nat > 0 ? `, ${nat} NAT entries with them` : ""
   const longest = Math.max(0, ...maps.map(({ longestCallMillis }) => longestCallMillis)).toFixed(1)
+  const call = isReal ? `; longest call ${longest} ms` : ""
   const end = completed && !dryRun ? "" : "  INCOMPLETE"
-  return `  pass ${String(serial).padStart(3)}  ${family}  ${what}${why}${with_}; longest call ${longest} ms by the clock${end}`
+  return `  pass ${String(serial).padStart(3)}  ${family}  ${what}${why}${with_}${call}${end}`
 }
 
 const passOf = ({ family, serial }: Pick<GcPass.GcPass, "family" | "serial">): string => `${family} ${serial}`

@@ -29,6 +29,9 @@ export const obstacle = (): string | undefined => {
   return asked.why
 }
 
+/** The obstacle that whoever started this can take away. @since 0.1.0 */
+export const NOT_ROOT = "not root"
+
 /** The answer is the same for the whole process. */
 let asked: { readonly why: string | undefined } | undefined
 
@@ -55,15 +58,15 @@ export const suite = (describe: Describe, name: string, define: () => void): voi
   else if (isDemanded()) {
     throw new Error(`CTMAP_PRIVILEGED=1 asks for "${name}", which cannot run: ${why}`)
   } else {
-    process.stderr.write(`skipped: ${name}: ${why}\n`)
+    const how = why === NOT_ROOT ? " (run the tests as root, or set CTMAP_PRIVILEGED=1 to make this a failure)" : ""
+    process.stderr.write(`skipped: ${name}: ${why}${how}\n`)
     describe.skip(name, define)
   }
 }
 
 const find = (): string | undefined => {
   if (process.platform !== "linux") return `this is ${process.platform}, and eBPF is a part of Linux`
-  if (process.geteuid?.() !== 0)
-    return "not root (run the tests as root, or set CTMAP_PRIVILEGED=1 to make this a failure)"
+  if (process.geteuid?.() !== 0) return NOT_ROOT
   if (!hasCapability(CAP_SYS_ADMIN)) return "root without CAP_SYS_ADMIN, as in a container: maps cannot be made"
   const trial = TempBpfFs.make()
   try {
