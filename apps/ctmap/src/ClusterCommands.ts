@@ -32,7 +32,12 @@ const nat = Flag.Boolean("nat").pipe(
   Flag.withDescription("NAT maps as well; --no-nat leaves them alone (default yes)")
 )
 
-const ids = Argument.Int("id").pipe(Argument.withDescription("Ids of clusters"), Argument.atLeast(1))
+const someIds = Argument.Int("id").pipe(Argument.withDescription("Ids of clusters"))
+
+const ids = Argument.atLeast(someIds, 1)
+
+const discardEntries = (what: string) =>
+  Flags.yes("discard-entries", `${what} with the entries they hold; without it, all maps of such a cluster stay`)
 
 const list = Command.make("list", { ...settings, output: Flags.reportFormat }, (options) =>
   lazily(
@@ -64,14 +69,37 @@ const create = Command.make("create", { ids, nat, ...settings }, (options) =>
   ])
 )
 
-const remove = Command.make("delete", { ids, nat, family: settings.family, yes: Flags.assent }, (options) =>
+const removal = {
+  ids: Argument.atLeast(someIds, 0),
+  above: Flags.number("above", "ID", "Clusters with a higher id, instead of ids: for a range that has shrunk", 511),
+  discardEntries: discardEntries("With --above: delete maps"),
+  nat,
+  family: settings.family,
+  yes: Flags.assent
+}
+
+const remove = Command.make("delete", removal, (options) =>
   lazily(
     () => import("./commands/cluster.ts"),
     ({ remove: run }, at) => run(at, options)
   )
 ).pipe(
-  Command.withDescription("Deletes the maps of clusters: what connects to them is cut. Asks."),
-  Command.withExamples([{ command: "ctmap cluster delete 7 --yes", description: "Without being asked" }])
+  Command.withDescription(
+    "Deletes the maps of clusters: what connects to them is cut. Asks.\n\n" +
+      "  Clusters that are named go with their entries. With --above, those whose maps hold entries stay, and the exit code is not 0 then."
+  ),
+  Command.withShortDescription("Deletes the maps of clusters."),
+  Command.withExamples([
+    { command: "ctmap cluster delete 7 --yes", description: "Without being asked" },
+    {
+      command: "ctmap cluster delete --above 255",
+      description: "What the range of 511 clusters left, where it is empty"
+    },
+    {
+      command: "ctmap cluster delete --above 255 --discard-entries",
+      description: "All of that; says how many entries are lost, and asks"
+    }
+  ])
 )
 
 const cleanup = Command.make("cleanup", { nat, family: settings.family, yes: Flags.assent }, (options) =>
@@ -94,17 +122,14 @@ const check = Command.make(
       "repair",
       "Do what the last column says; asks. No entry of a map that is pinned is lost, unless --discard-entries is given"
     ),
-    discardEntries: Flags.yes(
-      "discard-entries",
-      "Unpin maps above the range of cluster ids with the entries they hold; without it, all maps of such a cluster stay"
-    ),
+    discardEntries: discardEntries("Unpin maps above the range of cluster ids"),
     yes: Flags.assent,
     ...settings,
     output: Flags.reportFormat
   },
   (options) =>
     lazily(
-      () => import("./commands/cluster.ts"),
+      () => import("./commands/clusterCheck.ts"),
       ({ check: run }, at) => run(at, options)
     )
 ).pipe(

@@ -242,6 +242,53 @@ export const clusterCases = (kernel: Kernel): void => {
     )
 
     live(
+      "deletes the clusters above an id: the empty ones, and with --discard-entries all of them",
+      Effect.gen(function* () {
+        const { ctmap, fill, pins } = yield* host(kernel)
+        const wide = ["--max-connected-clusters", "511", "--family", "ipv4", ...sizes]
+        yield* ctmap("cluster", "create", "7", "300", "301", ...wide)
+        fill(above, "cilium_ct4_global")
+        const entries = entriesOf("cilium_ct4_global", "before").toLocaleString("en")
+        const left = () => ["_7", "_300", "_301"].map((end) => pins().filter((pin) => pin.endsWith(end)).length)
+
+        for (const [wrong, why] of [
+          [[], /say which clusters: their ids, or --above ID/],
+          [["7", "--above", "255"], /name clusters, or give --above ID, but not both/],
+          [["7", "--discard-entries"], /--discard-entries goes with --above/]
+        ] as const) {
+          const refused = yield* ctmap("cluster", "delete", ...wrong, "--yes")
+          assert.strictEqual(refused.code, 2, refused.stderr)
+          assert.match(refused.stderr, why)
+        }
+        const unasked = yield* ctmap("cluster", "delete", "--above", "255")
+        assert.strictEqual(unasked.code, 3)
+        assert.match(
+          unasked.stderr,
+          /deletes the maps of cluster 301, all of them empty\n.*nobody is there to be asked/
+        )
+        assert.deepStrictEqual(left(), [3, 3, 3])
+
+        const some = yield* ctmap("cluster", "delete", "--above", "255", "--yes")
+        assert.strictEqual(some.code, 1)
+        assert.match(some.stderr, /the maps of cluster 301 were deleted\n/)
+        assert.match(some.stderr, new RegExp(`the maps of cluster 300 stay: they hold ${entries} entries\n`))
+        assert.match(some.stderr, /1 of 2 clusters stay for their entries: --discard-entries deletes them as well/)
+        assert.deepStrictEqual(left(), [3, 3, 0])
+        assert.strictEqual((yield* ctmap("cluster", "delete", "--above", "255", "--yes")).code, 3)
+        assert.deepStrictEqual(left(), [3, 3, 0])
+
+        const all = yield* ctmap("cluster", "delete", "--above", "255", "--discard-entries", "--yes")
+        assert.strictEqual(all.code, 0, all.stderr)
+        assert.match(all.stderr, new RegExp(`deletes the maps of cluster 300, which hold ${entries} entries\n`))
+        assert.match(all.stderr, new RegExp(`cluster 300 were deleted, and ${entries} entries with them\n`))
+        assert.deepStrictEqual(left(), [3, 0, 0])
+        const none = yield* ctmap("cluster", "delete", "--above", "255", "--yes")
+        assert.deepStrictEqual([none.code, none.stderr], [0, "ctmap: no map of a cluster above 255 is pinned\n"])
+        assert.strictEqual((yield* ctmap("cluster", "check", "--family", "ipv4", ...sizes)).code, 0)
+      })
+    )
+
+    live(
       "makes outer maps that are gone as large as the pinned maps need",
       Effect.gen(function* () {
         const on = yield* host(kernel)

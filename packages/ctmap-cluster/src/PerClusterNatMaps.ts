@@ -46,7 +46,8 @@ export class PerClusterNatMaps extends Context.Service<
   {
     /**
      * Opens the outer maps of the enabled families, or makes them. What was cut off half-way is finished, and maps of
-     * clusters above the range are deleted; what of that fails is logged, and tried again by the next operation.
+     * clusters above the range are deleted as far as `aboveRange` says; what of that fails is logged, and tried again by
+     * the next operation.
      */
     readonly openOrCreate: Effect.Effect<void, ClusterFailed>
     /** Closes the outer maps; pins stay. Harmless twice. */

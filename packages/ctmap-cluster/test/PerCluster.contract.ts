@@ -244,6 +244,45 @@ export const contract = (name: string, kernel: Kernel): void => {
     )
 
     live(
+      "a smaller range deletes no entry unless it is told to, nor anything where it is told to keep",
+      Effect.gen(function* () {
+        const nat = "cilium_per_cluster_snat_v4_external_300"
+        const ids = Effect.map(ClusterSource.discover, (found) => found.map(({ clusterId }) => clusterId))
+        const shrink = (options: PerClusterCtMaps.Options) =>
+          Rig.life(Effect.andThen(Rig.openBoth, ids), { max: 255, ...options })
+        yield* Rig.life(
+          Effect.gen(function* () {
+            yield* Rig.openBoth
+            yield* Effect.forEach([9, 300, 400], Rig.createBoth)
+            const { map } = yield* (yield* (yield* Rig.nat).get(300, "ipv4")).open
+            const bpf = yield* Bpf.Bpf
+            bpf.update(map.fd, new Uint8Array(14).fill(1), new Uint8Array(40), Bpf.ANY)
+          }),
+          { max: 511 }
+        )
+        assert.deepStrictEqual(yield* shrink({ aboveRange: "keep" }), [9, 300, 400])
+        assert.deepStrictEqual(yield* shrink({}), [9, 300])
+        assert.strictEqual((yield* Rig.pins).filter((pin) => pin.endsWith("_300")).length, 6)
+        const entries = Effect.scoped(
+          Effect.flatMap(Effect.flatMap(Pins.pathOf(nat), BpfMap.open), (map) => Scan.count(map))
+        )
+        assert.strictEqual(yield* entries, 1)
+        assert.deepStrictEqual(yield* shrink({ aboveRange: "delete" }), [9])
+      })
+    )
+
+    live(
+      "a smaller range empties the slots of outer maps that are kept, before the pins go",
+      Effect.gen(function* () {
+        yield* Rig.life(Effect.andThen(Rig.openBoth, Effect.forEach([9, 300], Rig.createBoth)), { max: 511 })
+        yield* Rig.life(Rig.openBoth, { max: 255, whenDifferent: "keep" })
+        assert.isUndefined(yield* Rig.slot("cilium_per_cluster_ct_tcp4", 300))
+        assert.isDefined(yield* Rig.slot("cilium_per_cluster_ct_tcp4", 9))
+        assert.deepStrictEqual(yield* Rig.life(Rig.findings()), [])
+      })
+    )
+
+    live(
       "another size replaces inner maps when the cluster is made again, or keeps them where that is wanted",
       Effect.gen(function* () {
         const make = (whenDifferent: "replace" | "keep") =>

@@ -4,7 +4,7 @@
  * @since 0.1.0
  */
 import { Cell, Health } from "ctmap-cell"
-import { ClusterSource, PerClusterCtMaps, PerClusterNatMaps } from "ctmap-cluster"
+import { ClusterRange, ClusterSource, PerClusterCtMaps, PerClusterNatMaps } from "ctmap-cluster"
 import { ClusterId } from "ctmap-core"
 import { CtMapSources } from "ctmap-gc"
 import { CtMaps, NatMaps } from "ctmap-kernel"
@@ -23,7 +23,14 @@ const config = Schema.Struct({
     .pipe(Schema.withDecodingDefaultKey(Effect.succeed("collect" as const))),
   maxConnectedClusters: Schema.Literals(ClusterId.CLUSTER_ID_MAX)
     .annotate({ description: "the highest cluster id" })
-    .pipe(Schema.withDecodingDefaultKey(Effect.succeed(255 as const)))
+    .pipe(Schema.withDecodingDefaultKey(Effect.succeed(255 as const))),
+  clustersAboveRange: Schema.Literals(["keep", "delete-empty", "delete"])
+    .annotate({
+      description:
+        "what becomes of maps of clusters above the highest id when the agent starts; keep: nothing; delete-empty: those " +
+        "of clusters that hold no entry are deleted; delete: all are, and their entries are lost"
+    })
+    .pipe(Schema.withDecodingDefaultKey(Effect.succeed("keep" as const)))
 })
 
 /** @since 0.1.0 */
@@ -32,21 +39,35 @@ export const cell = Cell.make("cluster", {
   config,
   needs: [...keys, CtMaps.CtMaps, NatMaps.NatMaps, CtMapSources.CtMapSources],
   provides: [PerClusterCtMaps.PerClusterCtMaps, PerClusterNatMaps.PerClusterNatMaps],
-  layer: ({ clusterMaps, maxConnectedClusters: max }) => {
-    const maps = Layer.merge(
-      PerClusterCtMaps.layer({ max, whenDifferent: "keep" }),
-      PerClusterNatMaps.layer({ max, whenDifferent: "keep" })
-    )
+  layer: ({ clusterMaps, clustersAboveRange, maxConnectedClusters: max }) => {
+    const keep = { max, whenDifferent: "keep", aboveRange: "keep" } as const
+    const maps = Layer.merge(PerClusterCtMaps.layer(keep), PerClusterNatMaps.layer(keep))
     const open = Effect.gen(function* () {
       const ct = yield* PerClusterCtMaps.PerClusterCtMaps
       const nat = yield* PerClusterNatMaps.PerClusterNatMaps
       const opened = yield* Effect.result(Effect.andThen(ct.openOrCreate, nat.openOrCreate))
-      // The maps of the node are collected all the same.
-      if (opened._tag === "Failure") yield* Health.degraded(opened.failure.message)
+      return opened._tag === "Failure" ? [opened.failure.message] : []
     })
-    return Layer.mergeAll(
-      ClusterSource.layer(),
-      clusterMaps === "keep" ? Layer.provideMerge(Layer.effectDiscard(open), maps) : maps
-    )
+    const prepare = Effect.gen(function* () {
+      const failed = clusterMaps === "keep" ? yield* open : []
+      const left = clustersAboveRange === "keep" ? [] : yield* shrink(max, clustersAboveRange === "delete")
+      // The maps of the node are collected all the same.
+      const wrong = [...failed, ...left]
+      if (wrong.length > 0) yield* Health.degraded(wrong.join("\n"))
+    })
+    return Layer.mergeAll(ClusterSource.layer(), Layer.provideMerge(Layer.effectDiscard(prepare), maps))
   }
 })
+
+/** Deletes what is above the range, says of each cluster what became of it, and answers what failed. */
+const shrink = (max: ClusterId.ClusterIdMax, discardEntries: boolean) =>
+  Effect.gen(function* () {
+    const clusterIds = (yield* ClusterRange.above(max)).map(({ clusterId }) => clusterId)
+    const removed = clusterIds.length === 0 ? [] : yield* ClusterRange.remove(clusterIds, { discardEntries })
+    for (const each of removed) {
+      const log = each.entries > 0 ? Effect.logWarning : Effect.logInfo
+      const said = `cluster ${each.clusterId} is above the highest id, ${max}: ${ClusterRange.describe(each)}`
+      if (each.outcome !== "failed") yield* log(said)
+    }
+    return removed.filter(({ outcome }) => outcome === "failed").map(ClusterRange.describe)
+  }).pipe(Effect.catch(({ message }) => Effect.succeed([message])))

@@ -12,6 +12,7 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import { ClusterFailed, type Failure, OuterMapsNotOpen } from "../ClusterError.ts"
+import * as AboveRange from "./aboveRange.ts"
 import { type ClusterTable, outerSpec } from "./clusterTable.ts"
 import * as Slots from "./slots.ts"
 
@@ -26,6 +27,12 @@ export interface Options {
    * and the entries of inner maps are lost. `"keep"` leaves it as it is. Default `"replace"`.
    */
   readonly whenDifferent?: "replace" | "keep"
+  /**
+   * What becomes of maps of clusters above `max` when the outer maps are opened. `"deleteEmpty"` deletes them, except
+   * where a map of the cluster, CT or NAT, holds entries; `"delete"` deletes them all, and the entries are lost; the log
+   * says which. `"keep"` leaves them pinned. Default `"deleteEmpty"`.
+   */
+  readonly aboveRange?: "deleteEmpty" | "delete" | "keep"
 }
 
 export type ClusterError = ClusterFailed | OuterMapsNotOpen | ClusterId.InvalidClusterId
@@ -49,7 +56,7 @@ export interface OuterMaps {
 export const make = Effect.fnUntraced(function* (
   tables: ReadonlyArray<ClusterTable>,
   words: Words,
-  { max = 255, whenDifferent = "replace" }: Options
+  { max = 255, whenDifferent = "replace", aboveRange = "deleteEmpty" }: Options
 ): Effect.fn.Return<OuterMaps, never, Bpf.Bpf | Scope.Scope> {
   const services = yield* Effect.context<Bpf.Bpf>()
   const one = yield* Semaphore.make(1)
@@ -103,20 +110,25 @@ export const make = Effect.fnUntraced(function* (
       if (ids._tag === "Failure") return yield* Effect.logWarning(ids.failure.message)
       const failures: Array<unknown> = []
       for (const clusterId of ids.success) {
-        if (clusterId > max && whenDifferent === "keep") continue
-        const failed = clusterId > max ? yield* discard(clusterId) : yield* settle(on, clusterId)
+        if (clusterId > max && aboveRange === "keep") continue
+        const failed = clusterId > max ? yield* clear(on, clusterId) : yield* settle(on, clusterId)
         failures.push(...failed)
         if (failed.length > 0) yield* warn(`cluster ${clusterId} is not as it should be`, failed)
       }
       isSettled = failures.length === 0
     })
 
-  /** Above the range there is no slot: only pins. */
-  const discard = (clusterId: number) =>
-    Effect.map(
-      Slots.onEach(tables, "delete inner map", (table) => BpfMap.unpin(table.innerPath(clusterId))),
-      ({ failures }) => failures
-    )
+  /** Above the range there are pins, and slots where an outer map of more of them was kept. */
+  const clear = (on: ReadonlyArray<Slots.OpenTable>, clusterId: number) =>
+    Effect.gen(function* () {
+      const removed = yield* AboveRange.takeAway(on, clusterId, aboveRange === "delete")
+      if (removed.error !== undefined) return removed.error.failures
+      const log = removed.entries > 0 ? Effect.logWarning : Effect.logInfo
+      yield* log(
+        `cluster ${clusterId} is above the range, which ends with ${max}: ${AboveRange.describe(removed, words.maps)}`
+      )
+      return []
+    })
 
   const retry = (on: ReadonlyArray<Slots.OpenTable>, but: number) =>
     Effect.gen(function* () {
