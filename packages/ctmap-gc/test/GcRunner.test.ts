@@ -131,7 +131,7 @@ describe("GcRunner", () => {
       rig.fill("cilium_snat_v4_external", ...Array.from({ length: 1500 }, (_, i) => orphan(i + 1)))
       const limits = { maxDeleteRatio: 1, floor: 0, maxDeletions: 9999 }
       yield* purgeOrphans()
-      // It deletes 64 at a time, after a run that tries the program, and lets others run after 512.
+      // It deletes 64 at a time, after a run that tries the program, and lets others run after 128.
       rig.control.failNext("runProgram", ENOMEM, { skip: 2 })
       yield* purgeOrphans({ limits })
       rig.control.clearFaults()
@@ -149,8 +149,8 @@ describe("GcRunner", () => {
         [
           [false, 0],
           [false, 64],
-          [false, 512],
-          [true, 924]
+          [false, 128],
+          [true, 1308]
         ]
       )
       assert.match(String(told[0]?.[2]), /the guard stopped/)

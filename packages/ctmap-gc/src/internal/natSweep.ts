@@ -57,7 +57,7 @@ export const noCounts = (): NatTally => ({
 const HELD = 16_384
 
 /** Candidates of one stretch on the calling thread: each is two to four look-ups, and its part of a call. */
-const SLICE = 512
+const SLICE = 128
 
 /** Of those, so many are looked at, deleted and asked about again at a time: they wait for each other. */
 const GROUP = 64
