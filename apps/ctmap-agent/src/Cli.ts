@@ -4,17 +4,23 @@
  * @since 0.1.0
  */
 import { Inspect, Settings } from "ctmap-cell"
-import type * as CliConfig from "effect/cli/CliConfig"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
-import * as GlobalFlag from "effect/cli/GlobalFlag"
-import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
 import { hive } from "./Agent.ts"
 import type { Configuration } from "./Configuration.ts"
 import * as ConfigFile from "./ConfigFile.ts"
+import { print, type WriteError } from "./Output.ts"
 import { run } from "./Run.ts"
+
+/** The command line asks for something that makes no sense. @since 0.1.0 */
+export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", { problem: Schema.String }) {
+  override get message(): string {
+    return this.problem
+  }
+}
 
 /** Absent is an empty list, which says nothing. */
 const flagOf = ({ description, fallback, name, shape }: Settings.Definition): Flag.Flag<ReadonlyArray<string>> => {
@@ -81,7 +87,10 @@ const hiveCommand = Command.make(
     dot: Flag.Boolean("dot").pipe(Flag.withDefault(false), Flag.withDescription("For Graphviz")),
     mermaid: Flag.Boolean("mermaid").pipe(Flag.withDefault(false), Flag.withDescription("For Markdown"))
   },
-  ({ dot, mermaid }) => Console.log(dot ? Inspect.dot(hive) : mermaid ? Inspect.mermaid(hive) : Inspect.text(hive))
+  ({ dot, mermaid }): Effect.Effect<void, UsageError | WriteError> =>
+    dot && mermaid
+      ? Effect.fail(new UsageError({ problem: "--dot and --mermaid are two pictures: give one of them" }))
+      : print(dot ? Inspect.dot(hive) : mermaid ? Inspect.mermaid(hive) : Inspect.text(hive))
 ).pipe(Command.withDescription("Prints the cells of the agent, with what they provide, need, and can be told."))
 
 const configCommand = Command.make(
@@ -96,7 +105,7 @@ const configCommand = Command.make(
   ({ output }) =>
     Effect.gen(function* () {
       const { effective } = yield* configurationOf(yield* root).load
-      yield* Console.log(output === "json" ? JSON.stringify(effective, undefined, 2) : Settings.render(effective))
+      yield* print(output === "json" ? JSON.stringify(effective, undefined, 2) : Settings.render(effective))
     })
 ).pipe(Command.withDescription("Prints the settings that would be in force, and where each value came from."))
 
@@ -106,8 +115,3 @@ export const cli = (version: string) =>
     Command.withHandler((options) => run(configurationOf(options), version)),
     Command.withSubcommands([hiveCommand, configCommand])
   )
-
-/** `--log-level` is a setting of the agent. @since 0.1.0 */
-export const cliConfig: CliConfig.CliConfig = {
-  builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions]
-}

@@ -54,7 +54,7 @@ const read = (path: string, mayBeMissing: boolean): Effect.Effect<string | undef
   })
 
 const sentences: Readonly<Record<string, string>> = {
-  ENOENT: "there is no such file",
-  EACCES: "this user may not read it",
-  EISDIR: "it is a directory"
+  ENOENT: "there is no such file: --config, else CTMAP_CONFIG, names it",
+  EACCES: "this user may not read it: let it, or name another file with --config",
+  EISDIR: "it is a directory: --config names a file of YAML or JSON"
 }

@@ -17,20 +17,29 @@ import * as Option from "effect/Option"
 import { joinAgent } from "./Arguments.ts"
 import { cli } from "./Cli.ts"
 import { codeOf, exit, firstLine } from "./Failure.ts"
-import { Output } from "./Output.ts"
+import { Output, type WriteError } from "./Output.ts"
 
 /** Runs, and answers the exit code; never fails. @since 0.1.0 */
 export const main = (args: ReadonlyArray<string>): Effect.Effect<number, never, Output | Command.Environment> =>
   Effect.gen(function* () {
     const output = yield* Output
-    return yield* Command.runWith(cli, { version: version() })(joinAgent(args)).pipe(
+    let unwritten: WriteError | undefined
+    /** Help and its like cannot fail; what became of them is known at the end. */
+    const data = (text: string): Effect.Effect<void> =>
+      Effect.catch(output.write(text), (error) =>
+        Effect.sync(() => {
+          unwritten ??= error
+        })
+      )
+    const code = yield* Command.runWith(cli, { version: version() })(joinAgent(args)).pipe(
       Effect.as(exit.done),
       Effect.catchCause((cause) => ended(cause, output)),
-      Effect.provideService(CliOutput.Presenter, presenter(output)),
+      Effect.provideService(CliOutput.Presenter, presenter(output, data)),
       Effect.provideService(CliConfig.CliConfig, {
-        builtIns: [GlobalFlag.Help, GlobalFlag.Version, completions(output)]
+        builtIns: [GlobalFlag.Help, GlobalFlag.Version, completions(data)]
       })
     )
+    return code === exit.done && unwritten !== undefined ? yield* ended(Cause.fail(unwritten), output) : code
   })
 
 /** One level below the package, from `src` and from `dist`. Nothing else needs the file: it may be missing. */
@@ -44,9 +53,8 @@ const version = (): string => {
 }
 
 /** Help was asked for and is data; what is wrong with a command line is not, and pages of help would hide it. */
-const presenter = (output: Output["Service"]): CliOutput.Presenter => {
-  const formatter = CliOutput.defaultFormatter({ colors: output.terminals.stdout })
-  const data = (text: string) => dataOrRemark(output, text)
+const presenter = (output: Output["Service"], data: WriteData): CliOutput.Presenter => {
+  const formatter = CliOutput.defaultFormatter({ colors: output.terminals.stdout && knowsColours(process.env) })
   return {
     present: (event) => {
       switch (event._tag) {
@@ -64,21 +72,18 @@ const presenter = (output: Output["Service"]): CliOutput.Presenter => {
   }
 }
 
-/** Help cannot fail; that it could not be written is said nevertheless. */
-const dataOrRemark = (output: Output["Service"], text: string): Effect.Effect<void> =>
-  output.write(text).pipe(
-    Effect.catchTag("FileFailed", ({ message }) => output.note(`ctmap: ${message}`)),
-    Effect.catchTag("BrokenPipe", () => Effect.void)
-  )
+type WriteData = (text: string) => Effect.Effect<void>
+
+/** By what is set for every program of a terminal: https://no-color.org. */
+const knowsColours = (env: NodeJS.ProcessEnv): boolean => !env["NO_COLOR"] && env["TERM"] !== "dumb"
 
 /** As Effect's own, but written like all other data. */
-const completions = (output: Output["Service"]): typeof GlobalFlag.Completions => ({
+const completions = (data: WriteData): typeof GlobalFlag.Completions => ({
   ...GlobalFlag.Completions,
   run: (shell, { command }) =>
     Option.match(shell, {
       onNone: () => Effect.void,
-      onSome: (of) =>
-        dataOrRemark(output, `${Completions.generate(command.name, of, Completions.fromCommand(command))}\n`)
+      onSome: (of) => data(`${Completions.generate(command.name, of, Completions.fromCommand(command))}\n`)
     })
 })
 

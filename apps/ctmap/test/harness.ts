@@ -24,6 +24,8 @@ export const run = (
     readonly onData?: (text: string) => void
     /** Why the standard output cannot be written, if it cannot. */
     readonly unwritable?: () => WriteError | undefined
+    /** Whether somebody looks at the standard output. */
+    readonly isSeen?: boolean
   } = {}
 ): Effect.Effect<Ran> =>
   Effect.suspend(() => {
@@ -44,7 +46,7 @@ export const run = (
           options.onNote?.(line)
         }),
       progress: () => Effect.void,
-      terminals: { stdin: false, stdout: false, stderr: false }
+      terminals: { stdin: false, stdout: options.isSeen ?? false, stderr: false }
     })
     const program = main(args).pipe(Effect.provideService(Output, output), Effect.provideContext(Environment.unused))
     const { bpf } = options

@@ -3,6 +3,8 @@ import { FilterParser } from "ctmap-core"
 import { BpfMemory } from "ctmap-kernel"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
+import { vi } from "vitest"
+import { BrokenPipe, FileFailed } from "../src/Failure.ts"
 import { run } from "./harness.ts"
 
 const commands = [
@@ -80,6 +82,40 @@ describe("help", () => {
   it.effect("says the version of the package", () =>
     Effect.gen(function* () {
       assert.match((yield* run(["--version"])).stdout, /^ctmap \d+\.\d+\.\d+.*\n$/)
+    })
+  )
+})
+
+describe("what was asked for and cannot be written", () => {
+  const full = new FileFailed({ path: "the standard output", action: "write", why: "ENOSPC" })
+  for (const args of [["--help"], ["list", "--help"], ["--version"], ["--completions", "bash"], []]) {
+    it.effect(`is a failure, said once: ctmap ${args.join(" ")}`, () =>
+      Effect.gen(function* () {
+        const { code, stdout, stderr } = yield* run(args, { unwritable: () => full })
+        assert.deepStrictEqual([code, stdout, stderr], [1, "", "ctmap: cannot write the standard output: ENOSPC\n"])
+        const enough = yield* run(args, { unwritable: () => new BrokenPipe() })
+        assert.deepStrictEqual([enough.code, enough.stderr], [0, ""])
+      })
+    )
+  }
+})
+
+describe("colours of help", () => {
+  const isColoured = (terminal: boolean, env: Readonly<Record<string, string | undefined>>) =>
+    Effect.gen(function* () {
+      for (const [name, value] of Object.entries({ NO_COLOR: undefined, TERM: "xterm", ...env }))
+        vi.stubEnv(name, value)
+      const { stdout } = yield* run(["count", "--help"], { isSeen: terminal })
+      return stdout.includes("\u001B[")
+    }).pipe(Effect.ensuring(Effect.sync(() => vi.unstubAllEnvs())))
+
+  it.effect("are there on a terminal only, and not where NO_COLOR or a terminal that knows none says so", () =>
+    Effect.gen(function* () {
+      assert.isTrue(yield* isColoured(true, {}))
+      assert.isTrue(yield* isColoured(true, { NO_COLOR: "" }))
+      assert.isFalse(yield* isColoured(false, {}))
+      assert.isFalse(yield* isColoured(true, { NO_COLOR: "1" }))
+      assert.isFalse(yield* isColoured(true, { TERM: "dumb" }))
     })
   )
 })
