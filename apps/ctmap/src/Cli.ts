@@ -108,8 +108,8 @@ const count = Command.make(
 const maps = Command.make(
   "maps",
   {
+    ...Flags.selection,
     ...Flags.clock,
-    release: Flags.release,
     entries: Flag.Boolean("entries").pipe(
       Flag.withDefault(true),
       Flag.withDescription("Read every map to count its entries; --no-entries is faster (default yes)")
@@ -131,6 +131,7 @@ const maps = Command.make(
   Command.withDescription("Shows what is pinned: type, sizes, fill, memory, layout, clock, and what looks wrong."),
   Command.withExamples([
     { command: "ctmap maps", description: "Every CT and NAT map of this host" },
+    { command: "ctmap maps --cluster 3", description: "Those of a remote cluster" },
     { command: "ctmap maps --no-entries -o json", description: "Without reading the maps" }
   ])
 )

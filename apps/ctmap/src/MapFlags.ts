@@ -3,8 +3,9 @@
  *
  * @since 0.1.0
  */
+import * as MapName from "ctmap-core/MapName"
 import * as Effect from "effect/Effect"
-import { UsageError } from "./Failure.ts"
+import { NotFound, UsageError } from "./Failure.ts"
 import type { Selection } from "./Options.ts"
 
 /** @since 0.1.0 */
@@ -32,3 +33,51 @@ export const check = ({ cluster, endpoint, family, map }: MapFlags): Effect.Effe
 
 /** The names that `--map` gives, in their order. @since 0.1.0 */
 export const names = ({ map }: Pick<MapFlags, "map">): ReadonlyArray<string> => map.flatMap((some) => some.split(","))
+
+/**
+ * The pinned maps that are meant, of any kind: all of them where no flag selects some. `where` is the directory they were
+ * looked for in, for a sentence. Errors: `NotFound` where there are none, or not all that are named.
+ *
+ * @since 0.1.0
+ */
+export const select = <P extends { readonly name: string }>(
+  flags: MapFlags,
+  pins: ReadonlyArray<P>,
+  where: string
+): Effect.Effect<ReadonlyArray<P>, NotFound> => {
+  const named = names(flags)
+  const missing = named.filter((name) => !pins.some((pin) => pin.name === name))
+  const meant = pins.filter(({ name }) => (named.length > 0 ? named.includes(name) : isMeant(flags, name)))
+  if (meant.length > 0 && missing.length === 0) return Effect.succeed(meant)
+  const what =
+    missing.length > 0
+      ? `${missing.join(", ")} ${missing.length === 1 ? "is" : "are"} not pinned in ${where}`
+      : pins.length > 0
+        ? `no CT or NAT map of the selection is pinned in ${where}`
+        : `no CT or NAT map is pinned in ${where}`
+  const hint = pins.length > 0 ? "`ctmap maps` lists what is" : "the datapath pins its maps when it starts"
+  return Effect.fail(new NotFound({ what: `${what}: ${hint}` }))
+}
+
+const isMeant = ({ cluster, endpoint, family }: MapFlags, name: string): boolean => {
+  const denoted = MapName.parse(name)
+  if (denoted === undefined) return false
+  const of = "family" in denoted ? denoted.family : "kind" in denoted ? denoted.kind.family : undefined
+  return (
+    (family === "all" || of === family) &&
+    (cluster === undefined || ("clusterId" in denoted && denoted.clusterId === cluster)) &&
+    (endpoint === undefined || ("endpointId" in denoted && denoted.endpointId === endpoint))
+  )
+}
+
+/** As {@link check}; what is named must be the name of a map, too. @since 0.1.0 */
+export const checkAny = (flags: MapFlags): Effect.Effect<void, UsageError> => {
+  const wrong = names(flags).find((name) => MapName.parse(name) === undefined)
+  return wrong === undefined
+    ? check(flags)
+    : Effect.fail(
+        new UsageError({
+          problem: `"${wrong}" is not the name of a CT or NAT map; \`ctmap maps\` lists what is pinned`
+        })
+      )
+}

@@ -112,10 +112,11 @@ const ctWhich = (
   return owner && { family: denoted.kind.family, transport: denoted.kind.transport, owner }
 }
 
-const nothing = (
+/** Says where it looked for what is not there: the root first, if that is what is wrong. @since 0.1.0 */
+export const nothing = (
   kind: "CT" | "NAT",
   owner: Owner.Owner,
-  { family }: Selection
+  { family }: Pick<Selection, "family">
 ): Effect.Effect<never, NotFound | BpfError, Bpf.Bpf> =>
   Effect.gen(function* () {
     yield* checkRoot

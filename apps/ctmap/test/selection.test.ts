@@ -18,6 +18,7 @@ const commands: ReadonlyArray<readonly [command: ReadonlyArray<string>, map: str
   [["count"], CT4],
   [["count", "--where", "tcp"], CT4],
   [["count", "--nat"], NAT4],
+  [["maps"], CT4],
   [["stats"], CT4],
   [["top"], CT4],
   [["watch", "--passes", "1"], CT4],
@@ -55,6 +56,7 @@ describe("--map beside another flag that selects maps is wrong usage, on every c
   for (const [command, map] of [
     [["list"], CT4],
     [["nat", "list"], NAT4],
+    [["maps"], CT4],
     [["watch", "--passes", "1"], CT4]
   ] as const) {
     it.live(`ctmap ${command.join(" ")} --agent, which is not asked`, () =>
@@ -68,6 +70,75 @@ describe("--map beside another flag that selects maps is wrong usage, on every c
       })
     )
   }
+})
+
+describe("maps", () => {
+  const inner = pods.slice(0, 1).map((line) => line.replace(/^\w+/, "cilium_per_cluster_ct_tcp4_3"))
+  const local = pods.slice(0, 1).map((line) => line.replace(/^\w+/, "cilium_ct4_00007"))
+  const namesOf = (stdout: string) =>
+    (JSON.parse(stdout) as ReadonlyArray<{ readonly map: string }>).map(({ map }) => map)
+  const cases: ReadonlyArray<readonly [flags: ReadonlyArray<string>, isShown: (map: string) => boolean]> = [
+    [[], () => true],
+    [["--family", "ipv6"], (map) => /6_|v6/.test(map)],
+    [["--map", `${CT4},${NAT4}`], (map) => [CT4, NAT4].includes(map)],
+    [["--cluster", "3"], (map) => map.endsWith("_3")],
+    [["--endpoint", "7"], (map) => map.endsWith("_00007")]
+  ]
+  for (const [flags, isShown] of cases) {
+    it.live(`are those that are selected, through an agent, too: ctmap maps ${flags.join(" ")}`, () =>
+      Effect.gen(function* () {
+        const { ctmap, done } = yield* stage([...pods, ...inner, ...local])
+        const all = namesOf(yield* done("maps", "-o", "json"))
+        const shown = all.filter(isShown)
+        assert.isAbove(shown.length, 0)
+        assert.deepStrictEqual(namesOf(yield* done("maps", ...flags, "-o", "json")), shown)
+        const { at } = yield* serve({ direct: ctmap })
+        const { stderr, stdout } = yield* run(["maps", ...flags, "-o", "json", `--agent=${at}`])
+        assert.strictEqual(stderr, "")
+        assert.deepStrictEqual(namesOf(stdout), shown)
+      })
+    )
+  }
+
+  it.live("that are not there, or are none, are told", () =>
+    Effect.gen(function* () {
+      const { ctmap } = yield* stage(pods)
+      const { asked, at } = yield* serve({ direct: ctmap })
+      const agent = `--agent=${at}`
+      for (const [flags, code, says] of [
+        [["--cluster", "9"], 1, /^ctmap: no CT or NAT map of the selection is pinned in .*\/tc\/globals/],
+        [["--map", `${CT4},cilium_ct4_00009`], 1, /^ctmap: cilium_ct4_00009 is not pinned in .*\/tc\/globals/],
+        [["--map", "nope"], 2, /^ctmap: "nope" is not the name of a CT or NAT map/]
+      ] as const) {
+        for (const how of [[], [agent]]) {
+          asked.length = 0
+          const ran = how.length === 0 ? yield* ctmap("maps", ...flags) : yield* run(["maps", ...flags, ...how])
+          assert.match(ran.stderr, says)
+          assert.deepStrictEqual([ran.code, ran.stdout], [code, ""])
+          if (code === 2) assert.deepStrictEqual(asked, [])
+        }
+      }
+    })
+  )
+
+  it.effect("of which none can be read are shown, and a failure", () =>
+    Effect.gen(function* () {
+      const { calls, control } = BpfMemory.make()
+      const alone = stages({ root: "/sys/fs/bpf", bpf: calls, layer: Layer.succeed(Bpf.Bpf, calls) })
+      const { ctmap } = yield* alone(pods)
+      const pins = control.pins()
+      for (const [i, pin] of pins.entries()) {
+        assert.strictEqual((yield* ctmap("maps")).code, 0, `${i} cannot be opened`)
+        control.chmod(pin, 0o000)
+      }
+      const back = control.asUser(65_534)
+      const { code, stderr, stdout } = yield* ctmap("maps", "-o", "json")
+      back()
+      assert.strictEqual(namesOf(stdout).length, pins.length)
+      assert.match(stderr, /^ctmap: none of the 6 maps can be read: .*cilium_ct4_global: not permitted.*\n$/)
+      assert.strictEqual(code, 1)
+    })
+  )
 })
 
 describe("a map that is named", () => {

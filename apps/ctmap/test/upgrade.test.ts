@@ -58,6 +58,23 @@ const inTime = <A, E>(program: Effect.Effect<A, E>): Effect.Effect<A, E> =>
   })
 
 describe("upgrade", () => {
+  for (const [args, says] of [
+    [["--bpffs-root", "/nope"], /^ctmap: \/nope does not exist: --bpffs-root names/],
+    [["--bpffs-root", "/"], /^ctmap: \/ is not a bpffs: mount one/],
+    [[], /^ctmap: no global CT map is pinned in \/sys\/fs\/bpf\/tc\/globals: /],
+    [["--endpoint", "7"], /^ctmap: no CT map of endpoint 7 is pinned in \/sys\/fs\/bpf\/tc\/globals: /]
+  ] as const) {
+    for (const how of ["--dry-run", "--yes"]) {
+      it.effect(`says where it looked where there is nothing to upgrade: ${args.join(" ")} ${how}`, () =>
+        Effect.gen(function* () {
+          const { code, stdout, stderr } = yield* run(["upgrade", ...args, how], { bpf: BpfMemory.make().calls })
+          assert.match(stderr, says)
+          assert.deepStrictEqual([code, stdout], [1, ""])
+        })
+      )
+    }
+  }
+
   for (const flags of [[], ["--migrate"]]) {
     it.effect(`asks nobody: without a terminal it refuses and touches nothing: ${flags.join()}`, () =>
       Effect.gen(function* () {

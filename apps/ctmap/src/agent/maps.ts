@@ -6,7 +6,7 @@
 import type * as Status from "ctmap-api/Status"
 import * as Effect from "effect/Effect"
 import type { MapsOptions } from "../commands/maps.ts"
-import { NotFound } from "../Failure.ts"
+import * as MapFlags from "../MapFlags.ts"
 import * as MapMemory from "../MapMemory.ts"
 import type { Agent } from "../Options.ts"
 import { mapFields, NEARLY_FULL, typeNames } from "../render/mapFields.ts"
@@ -19,12 +19,9 @@ export const maps = (agent: Agent, options: MapsOptions) =>
   Connection.provide(agent, (client) =>
     Effect.gen(function* () {
       yield* Refuse.refuse({ ...Refuse.clock(options), ...Refuse.release(options) }, Refuse.settings)
-      const { maps: pinned, root } = yield* client.maps
-      if (pinned.length === 0) {
-        return yield* new NotFound({
-          what: `no CT or NAT map is pinned in ${root}/tc/globals, says the agent at ${client.at}: the datapath pins its maps when it starts`
-        })
-      }
+      yield* MapFlags.checkAny(options)
+      const { maps: all, root } = yield* client.maps
+      const pinned = yield* MapFlags.select(options, all, `${root}/tc/globals, says the agent at ${client.at}`)
       yield* Report.print(
         options.output,
         mapFields,

@@ -19,8 +19,9 @@ import * as Scan from "ctmap-kernel/Scan"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Clock from "../Clock.ts"
-import { NotFound } from "../Failure.ts"
+import { PartlyFailed } from "../Failure.ts"
 import * as Kernel from "../Kernel.ts"
+import * as MapFlags from "../MapFlags.ts"
 import * as MapMemory from "../MapMemory.ts"
 import type { ClockOptions, Selection as SelectionOptions } from "../Options.ts"
 import { mapFields, NEARLY_FULL, typeNames } from "../render/mapFields.ts"
@@ -28,7 +29,7 @@ import * as Report from "../render/Report.ts"
 import * as Selection from "../Selection.ts"
 
 /** @since 0.1.0 */
-export interface MapsOptions extends ClockOptions, Pick<SelectionOptions, "release"> {
+export interface MapsOptions extends SelectionOptions, ClockOptions {
   readonly output: Report.Format
   /** Read the maps to count their entries. */
   readonly entries: boolean
@@ -39,20 +40,23 @@ export const maps = (root: string, options: MapsOptions) =>
   Kernel.provide(
     root,
     Effect.gen(function* () {
+      yield* MapFlags.checkAny(options)
       yield* Selection.checkRoot
       const clock = yield* Clock.read(options)
-      const pins = yield* Pins.discover
-      if (pins.length === 0) {
-        return yield* new NotFound({
-          what: `no CT or NAT map is pinned in ${root}/tc/globals: the datapath pins its maps when it starts`
-        })
-      }
+      const pins = yield* MapFlags.select(options, yield* Pins.discover, `${root}/tc/globals`)
+      const unread: Array<string> = []
       const rows = yield* Effect.forEach(pins, (pin) =>
         Effect.scoped(describe(pin, clock, options)).pipe(
-          Effect.catch((error) => Effect.succeed(unreadable(pin, error.message)))
+          Effect.catch((error) => {
+            unread.push(error.message)
+            return Effect.succeed(unreadable(pin, error.message))
+          })
         )
       )
       yield* Report.print(options.output, mapFields, rows)
+      if (unread.length < pins.length) return
+      const none = unread.length === 1 ? "" : `none of the ${unread.length} maps can be read: `
+      return yield* new PartlyFailed({ summary: `${none}${unread[0]}` })
     })
   )
 

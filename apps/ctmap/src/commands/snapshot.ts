@@ -5,9 +5,7 @@
  */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import * as MapLimits from "ctmap-core/MapLimits"
-import * as MapName from "ctmap-core/MapName"
 import * as BpfMap from "ctmap-kernel/BpfMap"
-import * as Owner from "ctmap-kernel/Owner"
 import * as Pins from "ctmap-kernel/Pins"
 import * as Snapshot from "ctmap-kernel/Snapshot"
 import * as Effect from "effect/Effect"
@@ -16,7 +14,7 @@ import * as Stdio from "effect/Stdio"
 import * as Stream from "effect/Stream"
 import * as Clock from "../Clock.ts"
 import { confirm } from "../Confirm.ts"
-import { type FileFailed, NotFound, UsageError } from "../Failure.ts"
+import type { FileFailed } from "../Failure.ts"
 import { fileFailed } from "../FileError.ts"
 import * as Kernel from "../Kernel.ts"
 import type { ClockOptions, Selection as SelectionOptions, Sizes } from "../Options.ts"
@@ -48,43 +46,16 @@ export const save = (root: string, options: SaveOptions) =>
 /** The CT and NAT maps that are meant; without a flag, every one that is pinned. */
 const tables = (options: SaveOptions) =>
   Effect.gen(function* () {
-    const whose = yield* ownerFilter(options)
+    yield* MapFlags.checkAny(options)
     yield* Selection.checkRoot
-    const pins = yield* Pins.discover
-    const names = MapFlags.names(options)
-    const unknown = names.find((name) => MapName.parse(name) === undefined)
-    if (unknown !== undefined)
-      return yield* new UsageError({ problem: `"${unknown}" is not the name of a CT or NAT map` })
-    const meant = pins.filter((pin) =>
-      names.length > 0 ? names.includes(pin.name) : isTable(pin, options.family) && whose(pin)
-    )
-    const missing = names.filter((name) => !pins.some((pin) => pin.name === name))
-    if (meant.length === 0 || missing.length > 0) {
-      const what = missing.length > 0 ? missing.join(", ") : "no CT or NAT map of the selection"
-      const be = missing.length > 0 ? "is not" : "is"
-      return yield* new NotFound({
-        what: `${what} ${be} pinned in ${yield* Pins.pathOf("")}; \`ctmap maps\` lists what is`
-      })
-    }
+    const pins = (yield* Pins.discover).filter((pin) => options.map.length > 0 || isTable(pin))
+    const directory = (yield* Pins.pathOf("")).replace(/\/$/, "")
+    const meant = yield* MapFlags.select(options, pins, directory)
     return yield* Effect.forEach(meant, ({ path }) => BpfMap.open(path))
   })
 
-const ownerFilter = (options: SaveOptions) =>
-  Effect.map(Selection.ownerOf(options), (owner) => (pin: Pins.Pin): boolean => {
-    if (options.cluster === undefined && options.endpoint === undefined) return true
-    const found = Pins.ownerOf(pin.denoted)
-    return found !== undefined && Owner.same(found, owner)
-  })
-
-const isTable = ({ denoted }: Pins.Pin, family: SelectionOptions["family"]): boolean => {
-  const found =
-    denoted._tag === "Global" || denoted._tag === "Local" || denoted._tag === "ClusterInner"
-      ? denoted.kind.family
-      : denoted._tag === "Nat" || denoted._tag === "ClusterNatInner"
-        ? denoted.family
-        : undefined
-  return found !== undefined && (family === "all" || found === family)
-}
+/** Whether it has entries of somebody: outer maps, counters and rings have none. */
+const isTable = ({ denoted }: Pins.Pin): boolean => Pins.ownerOf(denoted) !== undefined
 
 /** @since 0.1.0 */
 export interface RestoreOptions extends ClockOptions, Sizes {

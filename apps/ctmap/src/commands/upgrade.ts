@@ -22,6 +22,7 @@ import { PartlyFailed, Refused } from "../Failure.ts"
 import * as Kernel from "../Kernel.ts"
 import type { ClockOptions, Sizes } from "../Options.ts"
 import * as Output from "../Output.ts"
+import * as Selection from "../Selection.ts"
 
 /** @since 0.1.0 */
 export interface UpgradeOptions extends Sizes, ClockOptions {
@@ -47,7 +48,9 @@ export const upgrade = (root: string, options: UpgradeOptions) =>
       const limits = yield* Effect.fromResult(MapLimits.check({ ctTcp, ctAny, nat }))
       const owner = endpoint === undefined ? Owner.global : Owner.endpoint(endpoint)
       yield* Effect.gen(function* () {
+        yield* Selection.checkRoot
         const plan = yield* planOf(owner, options)
+        if (!plan.some(({ there }) => there)) return yield* Selection.nothing("CT", owner, { family: "all" })
         for (const step of plan) yield* Output.write(`${say(step, options)}\n`)
         const changes = plan.filter(({ differences }) => differences.length > 0)
         if (changes.length === 0 || options.dryRun) return
