@@ -58,11 +58,12 @@ export interface Presented {
 export const presented = (): Presented => {
   let failed: WriteError | undefined
   const data = (text: string): Effect.Effect<void> =>
-    Effect.catch(print(text), (error) =>
-      Effect.sync(() => {
+    Effect.match(print(text), {
+      onSuccess: () => undefined,
+      onFailure: (error) => {
         failed ??= error
-      })
-    )
+      }
+    })
   return {
     presenter: {
       present: (event) => {

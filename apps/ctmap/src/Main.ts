@@ -26,11 +26,12 @@ export const main = (args: ReadonlyArray<string>): Effect.Effect<number, never, 
     let unwritten: WriteError | undefined
     /** Help and its like cannot fail; what became of them is known at the end. */
     const data = (text: string): Effect.Effect<void> =>
-      Effect.catch(output.write(text), (error) =>
-        Effect.sync(() => {
+      Effect.match(output.write(text), {
+        onSuccess: () => undefined,
+        onFailure: (error) => {
           unwritten ??= error
-        })
-      )
+        }
+      })
     const code = yield* Command.runWith(cli, { version: version() })(joinAgent(args)).pipe(
       Effect.as(exit.done),
       Effect.catchCause((cause) => ended(cause, output)),
