@@ -259,7 +259,8 @@ export const layer = (
 > => Layer.effect(GcRunner, make(options))
 
 /**
- * A collector that does nothing, as Cilium's fake: no loop, no passes, streams without an event that end at once.
+ * A collector that does nothing, as Cilium's fake: no loop, no passes, and streams without an event that never end, for
+ * an end says that the collector has gone.
  *
  * @since 0.1.0
  */
@@ -283,13 +284,13 @@ export const layerNoop: Layer.Layer<GcRunner> = Layer.succeed(GcRunner, {
       counts: { wanted: 0, deleted: 0 }
     }),
   purgeOrphans: () => Effect.succeed({ pairs: [], deleted: 0 }),
-  observe4: Stream.empty,
-  observe6: Stream.empty,
+  observe4: Stream.never,
+  observe6: Stream.never,
   lastPass: Effect.succeed(undefined),
   lastPasses: Effect.succeed([]),
   history: Effect.succeed([]),
   natHistory: Effect.succeed([]),
-  passes: Stream.empty,
+  passes: Stream.never,
   status: Effect.flatMap(
     Effect.suspend(() => idle),
     ({ status }) => status

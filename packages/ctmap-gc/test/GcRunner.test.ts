@@ -347,17 +347,26 @@ describe("GcRunner", () => {
     }).pipe(Effect.provide(layer))
   })
 
-  it.effect("does nothing where it is a fake, and its streams end", () =>
-    Effect.gen(function* () {
-      const runner = yield* GcRunner.GcRunner
-      yield* runner.enable
-      assert.deepStrictEqual(yield* runner.run(GcRequest.everything), { pairs: [], deleted: 0 })
-      assert.deepStrictEqual(yield* Stream.runCollect(runner.observe4), [])
-      assert.isUndefined(yield* runner.lastPass)
-      assert.isFalse((yield* runner.status).active)
-      yield* runner.reconfigure({ ...GcConfig.defaults, budget: 0.5 })
-      assert.deepStrictEqual(yield* runner.settings, GcConfig.defaults)
-    }).pipe(Effect.provide(GcRunner.layerNoop))
+  it.effect(
+    "does nothing where it is a fake, and its streams never end, as Cilium's: an end would mean a shutdown",
+    () =>
+      Effect.gen(function* () {
+        const runner = yield* GcRunner.GcRunner
+        yield* runner.enable
+        assert.deepStrictEqual(yield* runner.run(GcRequest.everything), { pairs: [], deleted: 0 })
+        for (const stream of [runner.observe4, runner.observe6, runner.passes]) {
+          const observer = yield* Effect.forkChild(Stream.runDrain<unknown, never, never>(stream), {
+            startImmediately: true
+          })
+          yield* TestClock.adjust("1 day")
+          assert.isUndefined(observer.pollUnsafe())
+          yield* Fiber.interrupt(observer)
+        }
+        assert.isUndefined(yield* runner.lastPass)
+        assert.isFalse((yield* runner.status).active)
+        yield* runner.reconfigure({ ...GcConfig.defaults, budget: 0.5 })
+        assert.deepStrictEqual(yield* runner.settings, GcConfig.defaults)
+      }).pipe(Effect.provide(GcRunner.layerNoop))
   )
 
   it.effect("does what a test tells it to", () =>
