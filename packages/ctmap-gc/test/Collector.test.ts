@@ -30,6 +30,11 @@ const bench = Effect.gen(function* () {
       return pair
     })
   }
+  const six = yield* Effect.provide(
+    Stage.pair({ family: "ipv6", tcp: [Stage.ct({ family: "ipv6", lifetime: 5000, dport: 1 })] }),
+    bpf
+  )
+  const other: CtMapSources.PairSource = { family: "ipv6", owner: Owner.global, open: Effect.succeed(six) }
   const kernel = Layer.mergeAll(bpf, Layer.succeed(KernelClock.KernelClock, Stage.ktime(1000)))
   const layer = Collector.layer.pipe(
     Layer.provide(GcEngine.layer({ batchSize: 256 })),
@@ -43,13 +48,13 @@ const bench = Effect.gen(function* () {
     Effect.map(Stage.keysOf(pair.tcp.map), (keys) => keys.length),
     bpf
   )
-  return { collector, source, control, left, scope, opened: () => opened }
+  return { collector, source, other, control, left, scope, opened: () => opened }
 })
 
 const limits = Guard.unlimited
 
 describe("Collector", () => {
-  it.effect("requests that arrive while a pass runs share the next one, and each gets its own counts", () =>
+  it.effect("requests that arrive while a pass runs share the next one, and each gets its own counts (G12)", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const { collector, source, left, opened } = yield* bench
@@ -229,6 +234,16 @@ describe("Collector", () => {
           })
         )
         assert.strictEqual((yield* Fiber.join(waiting)).counts.deleted, 1000)
+      })
+    )
+  )
+
+  it.effect("who holds one pair keeps nobody from another (G12)", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { collector, source, other, left } = yield* bench
+        const { counts } = yield* collector.exclusively(source, collector.collect(other, port(1), { limits }))
+        assert.deepStrictEqual([counts.deleted, yield* left], [1, 4000])
       })
     )
   )

@@ -55,7 +55,7 @@ describe("Pace", () => {
     expect([0.001, 0.5, 1].filter(isShare)).toEqual([0.001, 0.5, 1])
   })
 
-  it.effect("sleeps after each piece of work as long as the budget asks for", () =>
+  it.effect("sleeps after each piece of work as long as the budget asks for (G23)", () =>
     Effect.gen(function* () {
       const host = played()
       yield* works(0.25, [10, 2, 4], host)

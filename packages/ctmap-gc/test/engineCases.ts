@@ -312,6 +312,38 @@ export const engineCases = (kernel: Stage.Kernel, engine: GcPass.Engine | "walki
       )
     )
 
+    it.effect(
+      "a pass cleans the NAT map of its own pair, the first one as any, and none where the pair has none (G26)",
+      () =>
+        on(
+          Effect.gen(function* () {
+            const tcp = [
+              Stage.ct({ lifetime: 1, daddr: [1], saddr: [2], sport: 1 }),
+              Stage.ct({ lifetime: 5000, daddr: [1], saddr: [2], sport: 2 })
+            ]
+            const nat = [1, 2].map((sport) => Stage.nat({ daddr: [2], saddr: [1], sport, to: [[9], 40_000 + sport] }))
+            const [one, other] = [
+              yield* Stage.pair({ tcp, nat, name: "_1" }),
+              yield* Stage.pair({ tcp, nat, name: "_2" })
+            ]
+            const none = yield* Stage.pair({ tcp, name: "_3" })
+            const mappings = Effect.forEach([one, other], ({ nat: map }) =>
+              Effect.map(Stage.keysOf(map!.map), (keys) => keys.length)
+            )
+            const swept = (pair: typeof one) =>
+              Effect.gen(function* () {
+                const pass = yield* sweep(engine, pair, { trustsClock: true })
+                assert.strictEqual((yield* Stage.keysOf(pair.tcp.map)).length, 1)
+                checkSums(pass)
+                return yield* mappings
+              })
+            assert.deepStrictEqual(yield* swept(one), [1, 2])
+            assert.deepStrictEqual(yield* swept(none), [1, 2])
+            assert.deepStrictEqual(yield* swept(other), [1, 1])
+          })
+        )
+    )
+
     it.effect("the guard stops a scrub of more than its share before anything goes", () =>
       on(
         Effect.gen(function* () {

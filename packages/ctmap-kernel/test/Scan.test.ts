@@ -53,7 +53,7 @@ describe("between two batches", () => {
       ]
     ] as const) {
       test(
-        `${form} by ${method} lets a fiber that waits have its turn`,
+        `${form} by ${method} lets a fiber that waits have its turn (G12)`,
         Effect.gen(function* () {
           const { map } = yield* filled
           const turns: Array<string> = []
@@ -126,7 +126,7 @@ describe("a call that fails for a moment", () => {
 
 describe("a bucket that does not fit", () => {
   test(
-    "makes the buffers grow up to the size of the map, and is an error if it does not fit there: no loop for ever",
+    "makes the buffers grow up to the size of the map, and is an error if it does not fit there: no loop for ever (G4)",
     Effect.gen(function* () {
       const { map, control } = yield* filled
       control.failEvery(1, "lookupBatch", ENOSPC)
@@ -141,7 +141,7 @@ describe("a bucket that does not fit", () => {
   )
 
   for (const [title, batchSize, grown] of [
-    ["grows by doubling, and sees every entry once", 1, 6],
+    ["grows by doubling, sees every entry once, and leaves no error behind (G4)", 1, 6],
     ["never asks for more than the map can hold", 48, 1]
   ] as const) {
     test(
@@ -206,7 +206,7 @@ describe("the size of a batch", () => {
   })
 
   test(
-    "is halved until calls take no longer than a millisecond, and the longest of them is told",
+    "is halved until calls take no longer than a millisecond, and the longest of them is told (G23)",
     Effect.gen(function* () {
       const { map, control } = yield* full
       const asked = timed(control, (count) => count * 5000)
@@ -290,7 +290,7 @@ describe("a kernel without batches", () => {
   }
 
   test(
-    "is one that refuses the first batch; a later refusal is an error",
+    "is one that refuses the first batch; a later refusal is an error (G4)",
     Effect.gen(function* () {
       const { map, control } = yield* filled
       control.failNext("lookupBatch", EINVAL, { skip: 2 })
