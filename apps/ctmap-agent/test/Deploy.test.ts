@@ -84,14 +84,14 @@ describe("deploy/kubernetes", () => {
     assert.include(wrong.stdout, "hostpath")
   })
 
-  it("asks for CAP_BPF and nothing else, and can pin nothing", () => {
+  it("asks for CAP_BPF and CAP_PERFMON and nothing else, and can pin nothing", () => {
     assert.deepStrictEqual(container!.securityContext, {
       runAsUser: 0,
       runAsGroup: 0,
       privileged: false,
       allowPrivilegeEscalation: false,
       readOnlyRootFilesystem: true,
-      capabilities: { drop: ["ALL"], add: ["BPF"] },
+      capabilities: { drop: ["ALL"], add: ["BPF", "PERFMON"] },
       seccompProfile: { type: "RuntimeDefault" }
     })
     const bpffs = container!.volumeMounts!.find(({ name }) => name === "bpffs")

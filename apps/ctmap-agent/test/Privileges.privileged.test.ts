@@ -38,7 +38,18 @@ Privileged.suite(describe, "an agent that is not root", () => {
     const { isCollected, isWhole, root } = await place()
     const agent = launch({ root, capabilities: ["bpf", "dac_override"], args: ["--signals"] })
     await agent.until("collected", isCollected)
-    await agent.until("told", () => /STATUS=degraded: signals: .*CAP_PERFMON/.test(agent.told()))
+    await agent.until("told", () => /STATUS=degraded: privileges: .*CAP_PERFMON \(and 1 more\)/.test(agent.told()))
+    isWhole()
+    assert.strictEqual(await agent.stop("SIGTERM"), 0)
+  })
+
+  it("collects without CAP_PERFMON where it may only read, and says what that costs", async () => {
+    const { isCollected, isWhole, root } = await place()
+    const agent = launch({ root, capabilities: ["bpf", "dac_read_search"] })
+    await agent.until("collected", isCollected)
+    await agent.until("told", () =>
+      /STATUS=degraded: privileges: .*refreshed in that moment: give the process CAP_PERFMON/.test(agent.told())
+    )
     isWhole()
     assert.strictEqual(await agent.stop("SIGTERM"), 0)
   })

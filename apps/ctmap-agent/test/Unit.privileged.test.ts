@@ -135,10 +135,10 @@ Privileged.suite(describe, "what is left to the agent", () => {
     )
   })
 
-  it("CAP_BPF alone suffices for root, with a bpffs that is mounted read-only: as the manifest has it", async () => {
+  it("CAP_BPF and CAP_PERFMON suffice for root, with a bpffs that is mounted read-only: as the manifest has it", async () => {
     const { isCollected, isWhole, root } = await place()
     const script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
-    const bounded = ["setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all,+bpf"]
+    const bounded = ["setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all,+bpf,+perfmon"]
     const agent = launch({ root, inside: ["unshare", "--mount", "sh", "-c", script, root, ...bounded] })
     await agent.until("collected", isCollected)
     await agent.until("well", () => agent.told().includes("STATUS=running; 2 conntrack and 1 NAT maps are pinned"))

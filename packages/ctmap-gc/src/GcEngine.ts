@@ -105,7 +105,10 @@ export class GcEngine extends Context.Service<
  * @since 0.1.0
  */
 export interface Options {
-  /** `auto`: hybrid where its program can be loaded, else portable. Any other must be what it says. Default `auto`. */
+  /**
+   * `auto`: hybrid where a program can be loaded that puts back (CAP_BPF and CAP_PERFMON), else portable; through an fd for
+   * reading only, hybrid with a program that does not. Any other must be what it says. Default `auto`.
+   */
   readonly engine?: "auto" | GcPass.Engine
   /** Entries per read to start with. Default 1024: about half a millisecond. */
   readonly batchSize?: number

@@ -130,13 +130,14 @@ export interface CompareAndDelete {
 }
 
 /**
- * Which engine to make. `auto` takes the best that can be had, `program` fails with the reason where none can be
- * loaded.
+ * Which engine to make. `auto` takes what loses least: a program that restores, else `portable`; or, as single calls cannot
+ * delete through an fd that was opened for reading ({@link isWritable}), a program that does not restore. `restoring` fails
+ * with the reason where the first cannot be loaded, `program` where no program can.
  *
  * @since 0.1.0
  */
 export interface Options {
-  readonly engine?: "auto" | CompareAndDelete["engine"]
+  readonly engine?: "auto" | "restoring" | CompareAndDelete["engine"]
 }
 
 /**
@@ -144,11 +145,11 @@ export interface Options {
  *
  * **Details**
  *
- * Tries in turn: the program that restores (Linux >= 5.14; CAP_BPF and CAP_PERFMON), the program that does not
- * (CAP_BPF), and `portable`. It finds out by loading, 2 to 4 ms a map on another thread, so make one per map and keep
+ * A program that restores needs Linux >= 5.14, CAP_BPF and CAP_PERFMON; one that does not is faster than `portable` with
+ * CAP_BPF alone, but loses more, so that it must be asked for. It finds out by loading, 2 to 4 ms a map on another thread, so make one per map and keep
  * it: a program is bound to its map. All of a key size share 48 KiB with this process, until the last of them closes; each
  * takes 12 KiB of the kernel's memory. Works on HASH and
- * LRU_HASH. Errors: `InvalidArgument` for sizes that no CT or NAT map has; those of loading where `engine` is `program`.
+ * LRU_HASH. Errors: `InvalidArgument` for sizes that no CT or NAT map has; those of loading where `engine` is `program` or `restoring`.
  *
  * @since 0.1.0
  */
@@ -161,12 +162,26 @@ export const make = Effect.fnUntraced(function* (
     return yield* Effect.fail(Program.failure("load program", EINVAL, table))
   }
   if (engine === "portable") return portable(kernel, table, undefined)
-  const attempt = yield* Effect.acquireRelease(Program.load(kernel, table), ({ program }) =>
-    Effect.sync(() => program?.close())
-  )
+  const load = (plain: boolean) =>
+    Effect.acquireRelease(Program.load(kernel, table, { plain }), ({ program }) => Effect.sync(() => program?.close()))
+  const first = yield* load(engine === "program")
+  const attempt =
+    first.program === undefined && engine === "auto" && !isWritable(kernel, table) ? yield* load(true) : first
   if (attempt.program !== undefined) return inKernel(kernel, table, attempt.program, attempt.refusal)
-  return engine === "program" ? yield* Effect.fail(attempt.refusal) : portable(kernel, table, attempt.refusal)
+  return engine === "auto" ? portable(kernel, table, attempt.refusal) : yield* Effect.fail(attempt.refusal)
 })
+
+/**
+ * Whether single calls may write to a map through this fd, which they may not where the pin could be opened for reading
+ * only. Asks the kernel for an update of a kind that there is not: it looks at the permission first. Programs may in any case.
+ *
+ * @since 0.1.0
+ */
+export const isWritable = (kernel: Bpf.Calls, { fd, keySize, valueSize }: Table): boolean =>
+  kernel.update(fd, new Uint8Array(keySize), new Uint8Array(valueSize), NO_SUCH_FLAGS) !== -EPERM
+
+/** `BPF_ANY`, `BPF_NOEXIST` and `BPF_EXIST` are 0 to 2, and `BPF_F_LOCK` is 4. */
+const NO_SUCH_FLAGS = 0x80
 
 /**
  * The name under which the programs are loaded.
@@ -204,6 +219,7 @@ export const object = Program.OBJECT
  */
 export const twin: ObjectTwin = memoryTwin
 
+const EPERM = 1
 const EBADF = 9
 const EBUSY = 16
 const EINVAL = 22

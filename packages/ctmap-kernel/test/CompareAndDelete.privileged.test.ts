@@ -55,7 +55,7 @@ Privileged.suite(describe, "compare-and-delete in the kernel", () => {
 
 Privileged.suite(describe, "compare-and-delete with less privilege", () => {
   /** Runs a child as root with these capabilities and no others. */
-  const child = (capabilities: string): unknown => {
+  const child = (capabilities: string, engine: string): unknown => {
     const script = fileURLToPath(new URL("./compareAndDeleteChild.ts", import.meta.url))
     const only = `-all${capabilities}`
     const { stdout, stderr, status } = spawnSync(
@@ -66,7 +66,8 @@ Privileged.suite(describe, "compare-and-delete with less privilege", () => {
         "--no-new-privs",
         process.execPath,
         "--conditions=ctmap-source",
-        script
+        script,
+        engine
       ],
       { encoding: "utf8" }
     )
@@ -80,10 +81,17 @@ Privileged.suite(describe, "compare-and-delete with less privilege", () => {
   }
 
   it("loads, maps and runs with CAP_BPF and nothing else, and leaves nothing open", () => {
-    assert.deepStrictEqual(child(",+bpf"), { engine: "program", restores: false, refusal: "NotPermitted", ...done })
+    const refusal = "NotPermitted"
+    assert.deepStrictEqual(child(",+bpf", "program"), { engine: "program", restores: false, refusal, ...done })
+    assert.deepStrictEqual(child(",+bpf", "auto"), { engine: "portable", restores: false, refusal, ...done })
   })
 
   it("puts back with CAP_PERFMON besides", () => {
-    assert.deepStrictEqual(child(",+bpf,+perfmon"), { engine: "program", restores: true, refusal: "none", ...done })
+    assert.deepStrictEqual(child(",+bpf,+perfmon", "auto"), {
+      engine: "program",
+      restores: true,
+      refusal: "none",
+      ...done
+    })
   })
 })

@@ -70,7 +70,7 @@ describe("an entry that is refreshed between comparison and deletion", () => {
     Effect.gen(function* () {
       const made = yield* fixture(shape)
       const read = one(made)
-      const cad = yield* CompareAndDelete.make(made.table)
+      const cad = yield* CompareAndDelete.make(made.table, { engine: "program" })
       assert.deepStrictEqual([cad.engine, cad.restores, cad.refusal?.operation], ["program", false, "run program"])
       assert.strictEqual(cad.run(read, "lifetime", 0, 1), 1)
       assert.isUndefined(made.get(0))
@@ -242,6 +242,52 @@ describe("choosing an engine", () => {
     Effect.gen(function* () {
       const cad = yield* chosen()
       assert.deepStrictEqual([cad.engine, cad.restores, cad.refusal], ["program", true, undefined])
+    }).pipe(Effect.provide(kernel()))
+  )
+
+  it.effect("is portable where no program may put back, as single calls lose less than a program that does not", () =>
+    Effect.gen(function* () {
+      const control = yield* BpfMemory.Control
+      control.failNext("loadObjectAsync", 1)
+      const auto = yield* chosen()
+      assert.deepStrictEqual([auto.engine, auto.refusal?.reason._tag], ["portable", "NotPermitted"])
+      control.failNext("loadObjectAsync", 1)
+      const demanded = yield* chosen({ engine: "program" })
+      assert.deepStrictEqual([demanded.engine, demanded.restores], ["program", false])
+      control.failNext("loadObjectAsync", 1)
+      const error = yield* Effect.flip(chosen({ engine: "restoring" }))
+      assert.strictEqual(error.reason._tag, "NotPermitted")
+    }).pipe(Effect.provide(kernel()))
+  )
+
+  it.effect("takes the program that does not put back where single calls could not delete", () =>
+    Effect.gen(function* () {
+      const bpf = yield* Bpf.Bpf
+      const { table } = yield* fixture(shape)
+      const path = "/sys/fs/bpf/read_only"
+      assert.strictEqual(bpf.pin(table.fd, path), 0)
+      const readOnly = { ...table, fd: bpf.openPin(path, Bpf.READ_ONLY) }
+      assert.deepStrictEqual(
+        [table, readOnly].map((each) => CompareAndDelete.isWritable(bpf, each)),
+        [true, false]
+      )
+      const forbidden = (object: Bpf.ObjectSpec) => object.programs.includes("compare_delete_restore")
+      const bound: Bpf.Calls = {
+        ...bpf,
+        loadObjectAsync: (object, done) =>
+          forbidden(object) ? void setImmediate(() => done({ errno: 1, log: "" })) : bpf.loadObjectAsync(object, done)
+      }
+      const cad = yield* CompareAndDelete.make(readOnly).pipe(Effect.provideService(Bpf.Bpf, bound))
+      assert.deepStrictEqual([cad.engine, cad.restores, cad.refusal?.reason._tag], ["program", false, "NotPermitted"])
+    }).pipe(Effect.provide(kernel()))
+  )
+
+  it.effect("takes no worse program for one that only did not load this time", () =>
+    Effect.gen(function* () {
+      const control = yield* BpfMemory.Control
+      control.failNext("loadObjectAsync", 12)
+      const error = yield* Effect.flip(chosen({ engine: "program" }))
+      assert.strictEqual(error.reason._tag, "OutOfMemory")
     }).pipe(Effect.provide(kernel()))
   )
 

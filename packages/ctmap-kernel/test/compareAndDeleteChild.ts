@@ -1,5 +1,5 @@
 /**
- * Run by the privileged test in a process of its own, with few capabilities: deletes from a map that it makes, and
+ * Run by the privileged test in a process of its own, with few capabilities and the name of an engine: deletes from a map that it makes, and
  * prints how that went and what is open afterwards.
  */
 import * as Bpf from "ctmap-kernel/Bpf"
@@ -25,9 +25,10 @@ const program = Effect.gen(function* () {
   }
   const verdicts = new Uint8Array(4)
   const table = { fd, ...sizes, name: "cad_child" }
-  const cad = yield* CompareAndDelete.make(table)
+  const options = { engine: process.argv[2] as "auto" | "program" }
+  const cad = yield* CompareAndDelete.make(table, options)
   // A second one shares the work-list of the first.
-  yield* CompareAndDelete.make(table)
+  yield* CompareAndDelete.make(table, options)
   const totals = yield* cad.deleteAll({ keys, expected: new Uint32Array(4).fill(100), verdicts }, "lifetime", 4)
   return {
     engine: cad.engine,

@@ -93,11 +93,18 @@ export const make: Effect.Effect<Programs, never, Bpf.Bpf | Scope.Scope> = Effec
   const bpf = yield* Bpf.Bpf
   return {
     compareAndDelete: (map, engine) => {
-      const load = (which: Choice) => CompareAndDelete.make(tableOf(map), { engine: which })
+      const load = (which: Choice | "restoring") => CompareAndDelete.make(tableOf(map), { engine: which })
       const key = `${map.info.id}`
+      // One that does not put back loses more than single calls do: for who asks for it, and where those may not delete.
+      const plain = deleters.get(`${map.name} plain`, `${key} plain`, load("program"))
       return choose(engine, {
-        kept: deleters.get(map.name, key, load("program")),
-        fresh: (which) => provideService(load(which), Bpf.Bpf, bpf),
+        kept: engine === "program" ? plain : deleters.get(map.name, key, load("restoring")),
+        fresh: (which) =>
+          Effect.suspend(() =>
+            which === "portable" && engine !== "portable" && !CompareAndDelete.isWritable(bpf, tableOf(map))
+              ? plain
+              : provideService(load(which), Bpf.Bpf, bpf)
+          ),
         stands: undeletable.stands(map.name, key),
         note: (error) => undeletable.note(map.name, key, error)
       })

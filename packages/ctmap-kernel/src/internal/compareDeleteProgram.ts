@@ -38,8 +38,15 @@ const PROGRAMS = [
   { name: "compare_delete", restores: false }
 ] as const
 
-/** The best program that can be loaded, with why the better one could not; or why none could. Nothing may interrupt it. */
-export const load = Effect.fnUntraced(function* (kernel: Bpf.Calls, table: Table): Effect.fn.Return<Attempt> {
+/**
+ * The program that restores, or why it cannot be loaded. With `plain`, where that is forbidden or not to be had, the one that
+ * does not; not in place of one that only did not load this time. Nothing may interrupt it.
+ */
+export const load = Effect.fnUntraced(function* (
+  kernel: Bpf.Calls,
+  table: Table,
+  { plain }: { readonly plain: boolean }
+): Effect.fn.Return<Attempt> {
   const elf = objectFile(OBJECT)
   if (elf instanceof BpfError) return { program: undefined, refusal: elf }
   const work = acquireWork(kernel, table)
@@ -62,10 +69,14 @@ export const load = Effect.fnUntraced(function* (kernel: Bpf.Calls, table: Table
       return { program, refusal }
     }
     refusal ??= loaded.failure
+    if (!plain || !WITHOUT.has(loaded.failure.reason._tag)) break
   }
   releaseWork(kernel, table, work)
   return { program: undefined, refusal: refusal ?? failure("load program", EINVAL, table, FEATURE) }
 })
+
+/** What another program may make up for. */
+const WITHOUT: ReadonlySet<BpfError["reason"]["_tag"]> = new Set(["NotPermitted", "FeatureUnsupported"])
 
 const FEATURE = "programs of type syscall (Linux 5.14)"
 
