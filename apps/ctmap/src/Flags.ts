@@ -180,7 +180,7 @@ export const passing = {
   engine: Flag.Literals("engine", ["auto", "hybrid", "kernel", "portable"]).pipe(
     Flag.withDefault("auto"),
     Flag.withDescription(
-      "hybrid: batches, deleted inside the kernel; kernel: one program walks the table, fastest, holds a CPU meanwhile; " +
+      "hybrid: a program walks large tables, a millisecond at a time, and deletes from lists of small ones; kernel: one program walks the table, fastest, holds a CPU meanwhile; " +
         "portable: without programs; auto: hybrid where it can be had (default)"
     )
   ),

@@ -271,11 +271,11 @@ describe("choosing an engine", () => {
         [table, readOnly].map((each) => CompareAndDelete.isWritable(bpf, each)),
         [true, false]
       )
-      const forbidden = (object: Bpf.ObjectSpec) => object.programs.includes("compare_delete_restore")
+      const forbidden = ({ programs }: Bpf.ObjectSpec) => programs.includes("compare_delete_restore")
       const bound: Bpf.Calls = {
         ...bpf,
-        loadObjectAsync: (object, done) =>
-          forbidden(object) ? void setImmediate(() => done({ errno: 1, log: "" })) : bpf.loadObjectAsync(object, done)
+        loadObjectAsync: (spec, done) =>
+          forbidden(spec) ? void setImmediate(() => done({ errno: 1, log: "" })) : bpf.loadObjectAsync(spec, done)
       }
       const cad = yield* CompareAndDelete.make(readOnly).pipe(Effect.provideService(Bpf.Bpf, bound))
       assert.deepStrictEqual([cad.engine, cad.restores, cad.refusal?.reason._tag], ["program", false, "NotPermitted"])
