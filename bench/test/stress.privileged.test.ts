@@ -4,6 +4,7 @@ import { Privileged } from "ctmap-testing"
 import * as Effect from "effect/Effect"
 import { cases, problems, run } from "../src/common/churn.ts"
 import { name, race } from "../src/common/race.ts"
+import * as Returns from "../src/common/returns.ts"
 import * as Soak from "../src/common/soak.ts"
 
 Privileged.suite(describe, "a short stress", () => {
@@ -41,6 +42,18 @@ Privileged.suite(describe, "a short stress", () => {
       }
     }).pipe(Effect.scoped, Effect.provide(LibBpf.layer))
   )
+
+  for (const engine of ["program", "portable"] as const) {
+    it.live(`${engine}: a connection that comes back during an orphan purge keeps the mapping that it has found`, () =>
+      Effect.gen(function* () {
+        const result = yield* Returns.run(engine, 1)
+        assert.deepStrictEqual(Returns.problems(result), [])
+        assert.isAbove(result.found, 0)
+        assert.isAbove(result.restored, 0)
+        assert.isAbove(result.deleted, 0)
+      }).pipe(Effect.provide(LibBpf.layer))
+    )
+  }
 
   it.live(
     "the agent as a process leaves nothing behind, loses nothing, complains of nothing, and stops when it is told to",
