@@ -1,9 +1,10 @@
+import { availableParallelism } from "node:os"
 import { assert, describe, it } from "@effect/vitest"
 import * as LibBpf from "ctmap-kernel/LibBpf"
 import { Privileged } from "ctmap-testing"
 import * as Effect from "effect/Effect"
 import { cases, problems, run } from "../src/common/churn.ts"
-import { name, race } from "../src/common/race.ts"
+import { name, race, type Result } from "../src/common/race.ts"
 import * as Returns from "../src/common/returns.ts"
 import * as Soak from "../src/common/soak.ts"
 
@@ -23,24 +24,33 @@ Privileged.suite(describe, "a short stress", () => {
     )
   }
 
-  it.effect("engines keep what was refreshed while they deleted, where the loops of others lose it", () =>
-    Effect.gen(function* () {
-      const results = new Map((yield* race(2, { pins: false, atLeast: 200 })).map((result) => [result.name, result]))
-      for (const { lost, refreshes, wrong, deleted } of results.values()) {
-        assert.isAtMost(lost, refreshes)
-        assert.strictEqual(wrong, 0)
-        assert.isAbove(deleted, 0)
-      }
-      const share = (way: string) => {
-        const { lost = 0, refreshes = 0 } = results.get(way) ?? {}
-        return refreshes === 0 ? 0 : lost / refreshes
-      }
-      for (const way of [name.each, name.batch]) {
-        for (const engine of [name.hybrid, name.list, name.kernel, name.portable]) {
-          assert.isBelow(share(engine), Math.max(0.05, share(way)), `${engine} beside ${way}`)
+  it.effect.skipIf(availableParallelism() < 2)(
+    "engines put back what was refreshed while they deleted, where the loops of others lose it",
+    () =>
+      Effect.gen(function* () {
+        const find = (results: ReadonlyArray<Result>, which: string) => results.find((result) => result.name === which)!
+        // So much lost by the next key shows that deletions and refreshes met.
+        const enough = (results: ReadonlyArray<Result>) =>
+          find(results, name.nextKey).lost >= 60 && results.every(({ refreshes }) => refreshes >= 200)
+        const results = yield* race(2, { pins: false, enough })
+        for (const { lost, refreshes, wrong, deleted } of results) {
+          assert.isAtMost(lost, refreshes)
+          assert.strictEqual(wrong, 0)
+          assert.isAbove(deleted, 0)
         }
-      }
-    }).pipe(Effect.scoped, Effect.provide(LibBpf.layer))
+        const nextKey = find(results, name.nextKey).lost
+        // Where others take the CPUs, the two hardly ever run at a time, and what was lost says nothing.
+        if (nextKey < 60) return
+        for (const which of [name.hybrid, name.list, name.kernel, name.kernelPlain]) {
+          const { lost, restored } = find(results, which)
+          assert.isAbove(restored, 0, which)
+          assert.isBelow(lost * 5, nextKey, which)
+        }
+        for (const which of [name.each, name.batch]) {
+          const { lost, refreshes } = find(results, which)
+          assert.isAbove(lost * 2, refreshes, which)
+        }
+      }).pipe(Effect.scoped, Effect.provide(LibBpf.layer))
   )
 
   for (const engine of ["program", "portable"] as const) {

@@ -54,7 +54,7 @@ interface Way {
 export const name = {
   hybrid: "ctmap hybrid",
   list: "ctmap hybrid, by list",
-  plain: "ctmap hybrid, CAP_BPF only",
+  plain: "ctmap auto, CAP_BPF only",
   kernel: "ctmap kernel",
   kernelPlain: "ctmap kernel, CAP_BPF only",
   portable: "ctmap portable",
@@ -62,6 +62,9 @@ export const name = {
   each: "batch look-up, deletion each",
   batch: "batch look-up, batch deletion"
 } as const
+
+/** Each entry in system calls of its own. */
+const ONE_BY_ONE: ReadonlySet<string> = new Set([name.plain, name.portable, name.nextKey])
 
 /** The moment at which deleting begins, and how long it takes. */
 class Trigger {
@@ -166,7 +169,7 @@ const makeWays = Effect.fnUntraced(function* (kernel: Bpf.Calls, pair: CtPair.Ct
   return [
     yield* engineWay(name.hybrid, kernel, pair, WALKS),
     yield* engineWay(name.list, kernel, pair, { engine: "hybrid" }),
-    yield* engineWay(name.plain, withoutPerfmon(kernel), pair, WALKS),
+    yield* engineWay(name.plain, withoutPerfmon(kernel), pair, { engine: "auto" }),
     yield* engineWay(name.kernel, kernel, pair, { engine: "kernel" }),
     yield* engineWay(name.kernelPlain, withoutPerfmon(kernel), pair, { engine: "kernel" }),
     yield* engineWay(name.portable, kernel, pair, { engine: "portable" }),
@@ -177,12 +180,15 @@ const makeWays = Effect.fnUntraced(function* (kernel: Bpf.Calls, pair: CtPair.Ct
 })
 
 /**
- * Rounds of all ways in turn, for so many seconds, and until there were `atLeast` refreshes for each. With `pins`, this
- * process keeps to the first CPU from here on.
+ * Rounds of all ways in turn, for so many seconds, and for a minute more until it is `enough`. With `pins`, this process
+ * keeps to the first CPU from here on.
  */
 export const race = Effect.fnUntraced(function* (
   seconds: number,
-  { atLeast = 0, pins }: { readonly atLeast?: number; readonly pins: boolean }
+  {
+    enough = () => true,
+    pins
+  }: { readonly enough?: (results: ReadonlyArray<Result>) => boolean; readonly pins: boolean }
 ) {
   const kernel = yield* Bpf.Bpf
   const tcp = yield* BpfMap.create(Pair.ctSpec("ipv4", 4096), "race_ct")
@@ -204,12 +210,14 @@ export const race = Effect.fnUntraced(function* (
   const trigger = new Trigger(() => Atomics.store(words, at.round, ++round))
   yield* CompareAndDelete.make({ fd: tcp.fd, keySize: KEY, valueSize: CtEntry.SIZE, name: tcp.name })
   const ways = yield* makeWays(triggering(kernel, trigger), pair)
-  // Two ways that look at one entry after the other are compared pass by pass, so both get the longer one's time.
+  // Ways that look at one entry after the other are compared pass by pass, so all get the longest one's time.
   const slow = new Spread()
-  const spreadOf = (way: string) => (way === name.portable || way === name.nextKey ? slow : new Spread())
+  const spreadOf = (way: string) => (ONE_BY_ONE.has(way) ? slow : new Spread())
   const rounds = ways.map((way) => new Rounds(way, spreadOf(way.name), kernel, tcp.fd, slots))
   const end = performance.now() + seconds * 1000
-  while (performance.now() < end || rounds.some((of) => of.result().refreshes < atLeast)) {
+  const latest = end + 60_000
+  const results = () => rounds.map((of) => of.result())
+  while (performance.now() < end || (performance.now() < latest && !enough(results()))) {
     for (const of of rounds) {
       of.prepare()
       Atomics.store(words, at.delay, of.spread.delay())
@@ -222,7 +230,7 @@ export const race = Effect.fnUntraced(function* (
     // The event loop, and with it whoever wants to interrupt.
     yield* Effect.sleep(0)
   }
-  return rounds.map((of) => of.result())
+  return results()
 })
 
 /** How late the datapath begins: at most as long as the deleting takes, of several ways the slowest. */

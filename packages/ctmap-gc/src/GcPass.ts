@@ -91,7 +91,7 @@ export const MapPass = Schema.Struct({
   /** How often a walk by next key was thrown back, and went back one key. */
   restarts: Schema.Int,
   fallbacks: Schema.Int,
-  /** The longest single call into the kernel on the calling thread. */
+  /** The longest single call into the kernel, by the clock; walks are made on another thread. */
   longestCallMillis: Schema.Number,
   millis: Schema.Number,
   completed: Schema.Boolean

@@ -9,8 +9,8 @@
  *
  * **What remains of the race.** The datapath writes to entries without a lock, so no collector can be exact. In a test
  * built to hit the window (`npm run stress race`: 256 expired entries, refreshed on another CPU in the microseconds of
- * their deletion) entries lost per million refreshes were: all of them with BPF_MAP_DELETE_BATCH, 2,600
- * by look-up and deletion, 230 with `portable`, 6,800 with `program`, and 0 to 27 with a `program` that restores. That
+ * their deletion) entries lost per million refreshes were: all of them with BPF_MAP_DELETE_BATCH, 3,400
+ * by look-up and deletion, 430 with `portable`, 10,000 with `program`, and none to 40 with a `program` that restores. That
  * one looks at the memory of all it has deleted once more behind the last deletion, at the earliest after a microsecond. If the word
  * has changed, and the key in front of the value still is the candidate's, the entry is put back as it is now; meanwhile it was not
  * there, at most for the 0.3 ms of a run. What is left is a datapath that looked the entry up
