@@ -3,11 +3,12 @@
  *
  * @since 0.1.0
  */
-import type { MapKind } from "ctmap-core"
+import type { MapKind, Release } from "ctmap-core"
 import * as CtMapSources from "ctmap-gc/CtMapSources"
 import type * as Bpf from "ctmap-kernel/Bpf"
 import * as CtMaps from "ctmap-kernel/CtMaps"
 import type * as CtPair from "ctmap-kernel/CtPair"
+import * as Layout from "ctmap-kernel/Layout"
 import * as NatMaps from "ctmap-kernel/NatMaps"
 import * as Owner from "ctmap-kernel/Owner"
 import * as Context from "effect/Context"
@@ -20,6 +21,8 @@ import * as Selection from "./Selection.ts"
 export interface Chosen {
   readonly source: CtMapSources.PairSource
   readonly transports: ReadonlyArray<MapKind.Transport>
+  /** Whose layout its CT maps have, as far as that is known. */
+  readonly releases: ReadonlyArray<Release.Release>
 }
 
 /**
@@ -45,23 +48,29 @@ export const chooseNat = (
 
 const group = (
   options: SelectionOptions,
-  found: ReadonlyArray<Pick<CtPair.CtMap, "family" | "owner"> & Partial<Pick<CtPair.CtMap, "transport">>>
+  found: ReadonlyArray<Pick<CtPair.CtMap, "family" | "owner"> & Partial<Pick<CtPair.CtMap, "layout" | "transport">>>
 ): Effect.Effect<ReadonlyArray<Chosen>, never, Bpf.Bpf | Scope.Scope> =>
   Effect.gen(function* () {
     const maps = Context.make(CtMaps.CtMaps, yield* CtMaps.make({ assumedRelease: options.release })).pipe(
       Context.add(NatMaps.NatMaps, yield* NatMaps.make({}))
     )
-    const chosen = new Map<string, { source: CtMapSources.PairSource; transports: Array<MapKind.Transport> }>()
-    for (const { family, owner, transport } of found) {
+    const chosen = new Map<string, Chosen>()
+    for (const { family, layout, owner, transport } of found) {
       const source = CtMapSources.of(family, owner, maps)
       const name = CtMapSources.nameOf(source)
-      const transports = chosen.get(name)?.transports ?? []
+      const { transports = [], releases = [] } = chosen.get(name) ?? {}
       // A map that is named twice is one map.
-      if (transport !== undefined && !transports.includes(transport)) transports.push(transport)
-      chosen.set(name, { source, transports })
+      chosen.set(name, {
+        source,
+        transports: withOne(transports, transport),
+        releases: withOne(releases, layout === undefined ? undefined : Layout.releaseOf(layout))
+      })
     }
     return [...chosen.values()]
   })
+
+const withOne = <T>(some: ReadonlyArray<T>, one: T | undefined): ReadonlyArray<T> =>
+  one === undefined || some.includes(one) ? some : [...some, one]
 
 /**
  * `the global IPv4 and IPv6 tables`, `the IPv6 TCP table of cluster 3`, in the words of a question.

@@ -12,6 +12,7 @@ import { type GcPass, total } from "ctmap-gc/GcPass"
 import * as Guard from "ctmap-gc/Guard"
 import type { NatPass } from "ctmap-gc/NatPass"
 import * as Effect from "effect/Effect"
+import * as Applicable from "../Applicable.ts"
 import { ask } from "../Assent.ts"
 import type { GcOptions, PurgeOptions } from "../commands/gc.ts"
 import type { PurgeOrphansOptions } from "../commands/natPurge.ts"
@@ -31,7 +32,7 @@ export const gc = (agent: Agent, options: GcOptions) =>
       const { dryRun, output, where } = options
       yield* refuseSettings(options)
       yield* Refuse.refuse(Refuse.maps(options), wholePairs)
-      if (where !== undefined) yield* Effect.fromResult(FilterParser.parse(where))
+      if (where !== undefined) yield* Applicable.anyCt(yield* Effect.fromResult(FilterParser.parse(where)))
       const owner = yield* ownerOf(options)
       const request: Request.Gc = { ...familiesOf(options), ...(where === undefined ? {} : { where }), owner, dryRun }
       const passes = yield* reported(client.gc(request), (pairs) => PassReport.print(output, passesOf(pairs)))
@@ -48,6 +49,7 @@ export const purge = (agent: Agent, options: PurgeOptions) =>
       yield* refuseSettings(options)
       yield* Refuse.refuse(Refuse.maps(options), wholePairs)
       const filter = yield* purgeFilter(options)
+      yield* Applicable.anyCt(filter)
       const owner = yield* ownerOf(options)
       const request: Request.Purge = {
         ...selectorsOf(options, FilterPrinter.print(filter)),

@@ -10,6 +10,7 @@ import * as Guard from "ctmap-gc/Guard"
 import { KernelClock } from "ctmap-kernel/KernelClock"
 import * as MapIterator from "ctmap-kernel/MapIterator"
 import * as Effect from "effect/Effect"
+import * as Applicable from "../Applicable.ts"
 import { ask, type Question } from "../Assent.ts"
 import * as Clock from "../Clock.ts"
 import * as Entries from "../Entries.ts"
@@ -89,6 +90,7 @@ const passes = (
   Effect.gen(function* () {
     const reading = yield* Clock.read(options)
     const chosen = yield* Pairs.choose(options)
+    for (const { releases } of chosen) yield* Applicable.ct(request.filter ?? request.within, releases)
     const clock = { source: reading.source, now: Effect.succeed(reading.now) }
     const engine = yield* GcEngine.make({ engine: options.engine }).pipe(Effect.provideService(KernelClock, clock))
     /** Over every pair: one that fails does not keep the others from being collected. */

@@ -11,6 +11,7 @@ import * as NatPurge from "ctmap-gc/NatPurge"
 import type { Bpf } from "ctmap-kernel/Bpf"
 import type { CtPair } from "ctmap-kernel/CtPair"
 import * as Effect from "effect/Effect"
+import * as Applicable from "../Applicable.ts"
 import { ask, type Question } from "../Assent.ts"
 import * as Clock from "../Clock.ts"
 import * as Entries from "../Entries.ts"
@@ -48,6 +49,7 @@ export const flush = (root: string, options: FlushOptions) =>
     root,
     Effect.gen(function* () {
       const filter = yield* Entries.parse(options.where)
+      yield* Applicable.nat(filter, options.release)
       const reading = filter === undefined ? undefined : yield* Clock.read(options)
       const context = {
         release: options.release,
