@@ -4,7 +4,7 @@
  * @since 0.1.0
  */
 import type { Family, MapSpec } from "ctmap-core"
-import { type Bpf, BpfMap, type BpfError, Owner, Pins } from "ctmap-kernel"
+import { Bpf, BpfMap, type BpfError, Owner, Pins } from "ctmap-kernel"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 
@@ -25,6 +25,8 @@ export interface Found {
   readonly tables: ReadonlyArray<Table>
   /** Pins that could not be opened, and why. */
   readonly problems: ReadonlyArray<string>
+  /** What is wrong with the place, where there is nothing. */
+  readonly place?: "absent" | "no bpffs" | undefined
 }
 
 /**
@@ -62,8 +64,17 @@ export const find: Effect.Effect<Found, never, Bpf.Bpf> = Effect.gen(function* (
 }).pipe(
   Effect.catch((error: BpfError.BpfError) =>
     Effect.succeed({ tables: [], problems: error.reason._tag === "PinNotFound" ? [] : [error.message] })
-  )
+  ),
+  Effect.flatMap((found) => (found.tables.length > 0 ? Effect.succeed(found) : withPlace(found)))
 )
+
+const withPlace = (found: Found): Effect.Effect<Found, never, Bpf.Bpf> =>
+  Effect.gen(function* () {
+    const bpf = yield* Bpf.Bpf
+    const root = yield* Pins.BpfFsRoot
+    const place = typeof bpf.stat(root) === "number" ? "absent" : bpf.isBpfFs(root) ? undefined : "no bpffs"
+    return { ...found, place }
+  })
 
 /** What is different. @since 0.1.0 */
 export interface Change {
@@ -84,10 +95,10 @@ export const compare = (before: Found, now: Found): Change => {
 }
 
 /** What is wrong with what there is, in a sentence; `undefined` where nothing is. @since 0.1.0 */
-export const complaint = ({ tables, problems }: Found, root: string): string | undefined => {
+export const complaint = ({ place, tables, problems }: Found, root: string): string | undefined => {
   if (problems.length > 0) return problems.join("; ")
   const ct = tables.filter(({ kind }) => kind === "ct")
-  if (ct.length === 0) return `waiting for tables: no conntrack map is pinned below ${root}/tc/globals`
+  if (ct.length === 0) return `waiting for tables: ${missing(place, root)}`
   const counts = new Map<string, Array<string>>()
   for (const { family, name, owner } of ct) {
     const pair = `${family} ${Owner.describe(owner)}`
@@ -97,4 +108,15 @@ export const complaint = ({ tables, problems }: Found, root: string): string | u
   return halves.length === 0
     ? undefined
     : halves.map(([pair, [name]]) => `${pair}: of its two conntrack maps only ${name} is pinned`).join("; ")
+}
+
+const missing = (place: Found["place"], root: string): string => {
+  switch (place) {
+    case "absent":
+      return `${root} does not exist: bpffs-root names the directory that contains tc/globals`
+    case "no bpffs":
+      return `${root} is not a bpffs: mount one with \`mount -t bpf bpf ${root}\`, or name another directory with bpffs-root`
+    case undefined:
+      return `no conntrack map is pinned below ${root}/tc/globals`
+  }
 }

@@ -308,6 +308,22 @@ describe("over TCP", () => {
         Effect.scoped(Layer.build(agent(makeKernel(), () => [`--api-listen=127.0.0.1:${port}`])))
       )
       assert.include(why(taken), `cannot serve on 127.0.0.1:${port}`)
+      assert.match(
+        why(taken),
+        /EADDRINUSE.*; another process listens there: stop it, or choose another port \(api-listen/
+      )
+      for (const [address, says] of [
+        [
+          "192.0.2.1:1",
+          /EADDRNOTAVAIL.*; no interface of this host has that address: choose one that it has \(api-listen/
+        ],
+        ["nowhere.invalid:1", /(ENOTFOUND|EAI_AGAIN).*; the name has no address here: write an address \(api-listen/]
+      ] as const) {
+        const foreign = yield* Effect.exit(
+          Effect.scoped(Layer.build(agent(makeKernel(), () => [`--api-listen=${address}`, "--api-token=hush"])))
+        )
+        assert.match(why(foreign), says)
+      }
       const none = yield* Effect.exit(Effect.scoped(Layer.build(agent(makeKernel(), () => ["--api-listen=nowhere"]))))
       assert.include(why(none), "expected HOST:PORT")
     })

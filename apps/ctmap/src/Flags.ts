@@ -62,15 +62,15 @@ const duration = (name: string, otherwise: string, description: string): Flag.Fl
 /** Where the maps are, and whether the command line says so. @since 0.1.0 */
 export const bpffsRoot = Flag.String("bpffs-root").pipe(
   Flag.withMetavar("DIR"),
+  Flag.filter(
+    (directory) => directory !== "",
+    () => "the directory that contains tc/globals, not an empty name"
+  ),
   Flag.map((directory) => ({ directory, isGiven: true })),
   Flag.withFallbackConfig(
     Config.map(Config.String("CTMAP_BPFFS_ROOT"), (directory) => ({ directory, isGiven: false }))
   ),
   Flag.withDefault({ directory: "/sys/fs/bpf", isGiven: false }),
-  Flag.filter(
-    ({ directory }) => directory !== "",
-    () => "the directory that contains tc/globals, not an empty name"
-  ),
   Flag.withDescription("The directory that contains tc/globals (environment: CTMAP_BPFFS_ROOT; default /sys/fs/bpf)")
 )
 

@@ -70,6 +70,27 @@ const isMeant = ({ cluster, endpoint, family }: MapFlags, name: string): boolean
   )
 }
 
+/** What is said of a name that denotes no map of the kind that a command reads. @since 0.1.0 */
+export const wrongKind = (name: string, kind: "CT" | "NAT", maps = "ctmap maps"): UsageError => {
+  const tag = MapName.parse(name)?._tag
+  const other = kind === "CT" ? natTags : ctTags
+  const what = `"${name}" is not the name of a ${kind} map`
+  return new UsageError({
+    problem:
+      tag === undefined || !other.has(tag)
+        ? `${what}; \`${maps}\` lists what is pinned`
+        : kind === "CT"
+          ? `${what} but of a NAT map, which \`ctmap nat list\` and \`ctmap nat flush\` work on`
+          : `${what} but of a CT map, which \`ctmap list\` and \`ctmap flush\` work on`
+  })
+}
+
+/** Maps of CT entries. @since 0.1.0 */
+export const ctTags: ReadonlySet<string> = new Set(["Global", "Local", "ClusterInner"])
+
+/** Maps of NAT entries. @since 0.1.0 */
+export const natTags: ReadonlySet<string> = new Set(["Nat", "ClusterNatInner"])
+
 /** As {@link check}; what is named must be the name of a map, too. @since 0.1.0 */
 export const checkAny = (flags: MapFlags): Effect.Effect<void, UsageError> => {
   const wrong = names(flags).find((name) => MapName.parse(name) === undefined)

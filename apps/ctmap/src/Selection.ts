@@ -47,7 +47,7 @@ export const ctMaps = (
         yield* named(selection, "CT"),
         ({ name, denoted }): Effect.Effect<CtPair.CtMap, SelectionError, Scope.Scope> => {
           const which = ctWhich(denoted)
-          return which === undefined ? Effect.fail(wrongKind(name, "CT")) : maps.open(which)
+          return which === undefined ? Effect.fail(MapFlags.wrongKind(name, "CT")) : maps.open(which)
         }
       )
     }
@@ -70,7 +70,7 @@ export const natMaps = (
             ? maps.open(denoted.family, Owner.global)
             : denoted._tag === "ClusterNatInner"
               ? maps.open(denoted.family, Owner.cluster(denoted.clusterId))
-              : Effect.fail(wrongKind(name, "NAT"))
+              : Effect.fail(MapFlags.wrongKind(name, "NAT"))
       )
     }
     if (owner._tag === "Endpoint") {
@@ -94,12 +94,7 @@ interface Named {
 const named = (selection: Selection, kind: "CT" | "NAT"): Effect.Effect<ReadonlyArray<Named>, UsageError> =>
   Effect.forEach(MapFlags.names(selection), (name) => {
     const denoted = MapName.parse(name)
-    return denoted === undefined ? Effect.fail(wrongKind(name, kind)) : Effect.succeed({ name, denoted })
-  })
-
-const wrongKind = (name: string, kind: "CT" | "NAT"): UsageError =>
-  new UsageError({
-    problem: `"${name}" is not the name of a ${kind} map; \`ctmap maps\` lists what is pinned`
+    return denoted === undefined ? Effect.fail(MapFlags.wrongKind(name, kind)) : Effect.succeed({ name, denoted })
   })
 
 const ctWhich = (
@@ -147,6 +142,13 @@ export const checkBpfFs: Effect.Effect<void, NotFound, Bpf.Bpf> = Effect.gen(fun
   const bpf = yield* Bpf.Bpf
   const root = yield* Pins.BpfFsRoot
   if (!bpf.isBpfFs(root)) {
+    if (typeof bpf.stat(root) === "number") {
+      return yield* new NotFound({
+        what:
+          `${root} does not exist: make it and mount a bpffs there (\`mkdir -p ${root} && mount -t bpf bpf ${root}\`), ` +
+          `or name another directory with --bpffs-root`
+      })
+    }
     return yield* new NotFound({
       what: `${root} is not a bpffs: mount one with \`mount -t bpf bpf ${root}\`, or name another directory with --bpffs-root`
     })

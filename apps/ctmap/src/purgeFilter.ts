@@ -64,7 +64,7 @@ export const list = (values: ReadonlyArray<string>): ReadonlyArray<string> =>
   values.flatMap((value) => value.split(",")).map((value) => value.trim())
 
 /** A value is one word: with blanks or braces it could be another filter than it seems. */
-const parsed = (flag: string, term: string, values: ReadonlyArray<string>) => {
+const parsed = (flag: keyof typeof expected, term: string, values: ReadonlyArray<string>) => {
   const wrong = values.find(
     (value) => !/^[\w.:/-]+$/.test(value) || Result.isFailure(FilterParser.parse(`${term} ${value}`))
   )
@@ -77,8 +77,9 @@ const parsed = (flag: string, term: string, values: ReadonlyArray<string>) => {
 const oneOf = (term: string, values: ReadonlyArray<string>): string =>
   term === "proto" ? values.map((value) => `proto ${value}`).join(" or ") : `${term} {${values.join(", ")}}`
 
-const expected: Readonly<Record<string, string>> = {
+/** What a flag takes. @since 0.1.0 */
+export const expected = {
   "--ip": "expected addresses or networks, such as 10.0.1.99, fd00::1 or 10.0.0.0/24, separated by commas",
   "--port": "expected ports from 0 to 65535 or ranges such as 8000-8100, separated by commas",
   "--proto": "expected the name or the number of an IP protocol, such as tcp, udp or 132"
-}
+} as const

@@ -235,7 +235,7 @@ describe("an agent that does not answer is exit code 1 and a sentence that says 
     Effect.gen(function* () {
       const file = `${yield* folder}/agent.sock`
       writeFileSync(file, "")
-      assert.include(yield* asked(file), "nobody listens on the socket any more; start ctmap-agent")
+      assert.include(yield* asked(file), "that is no socket; name the one that ctmap-agent has")
       assert.include(yield* asked("http://127.0.0.1:1"), "--api-listen")
     })
   )

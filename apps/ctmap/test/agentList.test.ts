@@ -120,8 +120,8 @@ describe("a listing through an agent", () => {
   for (const [args, says] of [
     [["list", "--now", "5"], /--now: not with --agent, which goes by settings of its own/],
     [["list", "--clock", "jiffies", "--hz", "250", "--release", "1.20"], /--clock, --hz, --release: not with --agent/],
-    [["list", "--map", "cilium_snat_v4_external"], /is not the name of a CT map/],
-    [["nat", "list", "--map", CT4], /is not the name of a NAT map/],
+    [["list", "--map", "cilium_snat_v4_external"], /is not the name of a CT map but of a NAT map, .*`ctmap nat list`/],
+    [["nat", "list", "--map", CT4], /is not the name of a NAT map but of a CT map, .*`ctmap list`/],
     [["nat", "list", "--endpoint", "7"], /endpoints have no NAT maps/],
     [["list", "--cluster", "3", "--endpoint", "7"], /name two owners/],
     [["list", "--map", CT4, "--endpoint", "7"], /leave out --endpoint/],

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { BpfMemory } from "ctmap-kernel"
 import { Recorded } from "ctmap-testing"
 import * as Effect from "effect/Effect"
+import { vi } from "vitest"
 import { cases } from "./goldenCases.ts"
 import { run } from "./harness.ts"
 
@@ -39,13 +40,24 @@ describe("errors", () => {
   const places: ReadonlyArray<readonly [args: ReadonlyArray<string>, code: number, says: RegExp]> = [
     [["--bpffs-root", "/nowhere", "list"], 1, /\/nowhere does not exist: --bpffs-root/],
     [["--bpffs-root", "/", "list"], 1, /\/ is not a bpffs: mount one/],
-    [["--bpffs-root", "", "list"], 2, /--bpffs-root.*the directory that contains tc\/globals, not an empty name/],
+    [
+      ["--bpffs-root", "", "list"],
+      2,
+      /^ctmap: Missing value for flag --bpffs-root\. Expected: the directory that contains tc\/globals, not an empty name\n/
+    ],
+    [
+      ["--bpffs-root", "/nowhere", "snapshot", "restore", "/no/such/file"],
+      1,
+      /^ctmap: \/nowhere does not exist: make it and mount a bpffs there \(`mkdir -p \/nowhere && mount -t bpf bpf \/nowhere`\), or/
+    ],
     [["list"], 1, /no global CT map is pinned in \/sys\/fs\/bpf\/tc\/globals/],
     [["list", "--endpoint", "7", "--family", "ipv6"], 1, /no ipv6 CT map of endpoint 7 is pinned/],
     [["nat", "list"], 1, /no global NAT map is pinned/],
     [["list", "--cluster", "3", "--endpoint", "7"], 2, /two owners/],
     [["list", "--map", "cilium_ct4_global", "--endpoint", "7"], 2, /leave out/],
-    [["list", "--map", "cilium_snat_v4_external"], 2, /not the name of a CT map/],
+    [["list", "--map", "cilium_snat_v4_external"], 2, /not the name of a CT map but of a NAT map, .*`ctmap nat list`/],
+    [["nat", "list", "--map", "cilium_ct4_global"], 2, /not the name of a NAT map but of a CT map, .*`ctmap list`/],
+    [["list", "--map", "nope"], 2, /"nope" is not the name of a CT map; `ctmap maps` lists what is pinned\n$/],
     [["list", "--map", "cilium_ct4_global"], 1, /nothing is pinned there/],
     [["nat", "list", "--endpoint", "7"], 2, /no NAT maps of their own/],
     [["list", "--sort", "colour"], 2, /field of expires/],
@@ -53,6 +65,11 @@ describe("errors", () => {
     [["get", "--src", "1.2.3.4:1"], 2, /--dst/],
     [["get", "--src", "1.2.3.4:1", "--dst", "[::1]:1"], 2, /two families/],
     [["get", "--key", "0a"], 2, /28 hex digits/],
+    [
+      ["get", "--proto", "foo", "--src", "1.2.3.4:1", "--dst", "1.2.3.5:1"],
+      2,
+      /^ctmap: --proto "foo": expected the name or the number of an IP protocol, such as tcp, udp or 132\n$/
+    ],
     [["snapshot", "restore", "/no/such/file"], 1, /cannot read \/no\/such\/file: no such file/],
     [["maps"], 1, /nothing is pinned there|no CT or NAT map is pinned/]
   ]
@@ -66,6 +83,15 @@ describe("errors", () => {
       })
     )
   }
+
+  it.effect("name a variable that is empty", () =>
+    Effect.gen(function* () {
+      vi.stubEnv("CTMAP_BPFFS_ROOT", "")
+      const { code, stdout, stderr } = yield* run(["list"], { bpf: BpfMemory.make().calls })
+      assert.match(stderr, /^ctmap: CTMAP_BPFFS_ROOT is empty: it names the directory that contains tc\/globals/)
+      assert.deepStrictEqual([code, stdout], [2, ""])
+    }).pipe(Effect.ensuring(Effect.sync(() => vi.unstubAllEnvs())))
+  )
 
   it.effect("of our own are one sentence too, and CTMAP_DEBUG=1 adds where", () =>
     Effect.gen(function* () {

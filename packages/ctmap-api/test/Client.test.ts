@@ -7,6 +7,7 @@ import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
+import { spawnSync } from "node:child_process"
 import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { createServer, type IncomingMessage, type RequestListener } from "node:http"
 import type { AddressInfo } from "node:net"
@@ -279,9 +280,30 @@ describe("an agent that is not there", () => {
   it.live("has left a socket that nobody listens on", () =>
     Effect.gen(function* () {
       const path = join(yield* folder, "agent.sock")
-      writeFileSync(path, "")
+      // A socket stays where its process is killed.
+      const script = `require("net").createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 9))`
+      assert.strictEqual(spawnSync(process.execPath, ["-e", script]).signal, "SIGKILL")
       const error = yield* failing(path)
-      assert.include(error.message, "nobody listens on the socket any more")
+      assert.include(error.message, "nobody listens on the socket any more; start ctmap-agent, which replaces it")
+    })
+  )
+
+  it.live("is not in a place where no socket is, which no agent would replace", () =>
+    Effect.gen(function* () {
+      const directory = yield* folder
+      assert.include((yield* failing(directory)).message, "that is a directory; name the socket in it")
+      const path = join(directory, "agent.sock")
+      writeFileSync(path, "")
+      assert.include((yield* failing(path)).message, "that is no socket; name the one that ctmap-agent has")
+    })
+  )
+
+  it.live("is at no URL of another kind", () =>
+    Effect.gen(function* () {
+      for (const at of ["ftp://host", "https+unix://x", "http://[/"]) {
+        const { message } = yield* failing(at)
+        assert.include(message, "neither the path of a socket nor a URL such as http://127.0.0.1:9964")
+      }
     })
   )
 

@@ -54,7 +54,8 @@ export const JIFFIES_SHIFT = 8
 export const MAX_TIME = 0xffff_ffff
 
 /**
- * A clock that cannot be used. `message` is Cilium's wording where Cilium has one.
+ * A clock that cannot be used. `message` is Cilium's wording where Cilium has one; `sentenceFor` names the flags that help
+ * to who typed a command.
  *
  * @since 0.1.0
  */
@@ -76,6 +77,22 @@ export class ClockError extends Schema.TaggedError<ClockError>()("ClockError", {
         return `the ${this.value} went backwards between two readings: the tick rate cannot be measured now, try again`
       case "too-fast":
         return `a tick rate of ${this.value} Hz is not plausible (at most 65535): the tick rate cannot be measured`
+    }
+  }
+
+  readonly sentenceFor = (reader: "command" | "request" | "settings"): string => {
+    if (reader !== "command") return this.message
+    switch (this.reason) {
+      case "schedstat":
+        return this.message.replace(
+          "use the ktime clock",
+          "use --clock ktime, or say what time it is and how long a tick is, with --now and --hz"
+        )
+      case "backwards":
+      case "too-fast":
+        return `${this.message}, or give it with --hz`
+      default:
+        return this.message
     }
   }
 }

@@ -46,7 +46,7 @@ export class UnknownLayout extends Schema.TaggedError<UnknownLayout>()("UnknownL
   override get message(): string {
     return (
       `the entries of map ${this.map} cannot be interpreted: ${this.why}; ` +
-      `they can be counted and saved as they are, and nothing else`
+      `of a hash they can be counted and saved as they are, and nothing else`
     )
   }
 }

@@ -252,7 +252,7 @@ describe("errors", () => {
       Effect.gen(function* () {
         const why = "the table is of neither layout"
         const map = yield* ct(many(3), { layout: { _tag: "Unknown", why } })
-        const message = `the entries of map table cannot be interpreted: ${why}; they can be counted and saved as they are, and nothing else`
+        const message = `the entries of map table cannot be interpreted: ${why}; of a hash they can be counted and saved as they are, and nothing else`
         assert.strictEqual((yield* Effect.flip(Dump.dumpEntries(map))).message, message)
         assert.strictEqual((yield* Effect.flip(Dump.dumpWithCallback(map, () => undefined))).message, message)
         assert.strictEqual((yield* Effect.flip(Dump.dumpNatEntries(yield* nat([], why)))).message, message)

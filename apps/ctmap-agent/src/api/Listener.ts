@@ -65,13 +65,25 @@ export const isLoopback = (host: string): boolean =>
 /** Requests that run when the agent stops may take so long; then they are broken off. */
 const GRACE = Duration.millis(500)
 
-/** What the system says, and what to do where the agent may not write. */
+/** What the system says, and what to do about it. */
 const told = (error: unknown): string => {
   if (!(error instanceof Error)) return String(error)
-  const code = "code" in error ? error.code : undefined
-  return code === "EACCES" || code === "EPERM" || code === "EROFS"
-    ? `${error.message}; let it write there, or choose another place (api-socket, empty for none; api-listen)`
-    : error.message
+  const remedy = "code" in error ? remedies[String(error.code)] : undefined
+  return remedy === undefined ? error.message : `${error.message}; ${remedy}`
+}
+
+const write = "let it write there, or choose another place (api-socket, empty for none; api-listen)"
+const settings = "(api-listen, prometheus-serve-addr)"
+const noName = `the name has no address here: write an address ${settings}`
+
+const remedies: Readonly<Record<string, string>> = {
+  EACCES: write,
+  EPERM: write,
+  EROFS: write,
+  EADDRINUSE: `another process listens there: stop it, or choose another port ${settings}`,
+  EADDRNOTAVAIL: `no interface of this host has that address: choose one that it has ${settings}`,
+  ENOTFOUND: noName,
+  EAI_AGAIN: noName
 }
 
 /** Connections that wait to be accepted: as many as Linux grants. A unix socket turns further ones away at once. */

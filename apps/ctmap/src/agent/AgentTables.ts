@@ -76,7 +76,7 @@ const wantedNames = (
     const wrong = names.find((name) => !isOf(kind, name))
     return wrong === undefined
       ? Effect.succeed(names)
-      : usage(`"${wrong}" is not the name of a ${kind} map; \`ctmap maps --agent\` lists what is pinned`)
+      : Effect.fail(MapFlags.wrongKind(wrong, kind, "ctmap maps --agent"))
   }
   const isMeant = (of: Family.Family): boolean => family === "all" || family === of
   if (kind === "NAT") {
@@ -99,10 +99,7 @@ const wantedNames = (
   )
 }
 
-const tagsOf: Readonly<Record<Kind, ReadonlySet<string>>> = {
-  CT: new Set(["Global", "Local", "ClusterInner"]),
-  NAT: new Set(["Nat", "ClusterNatInner"])
-}
+const tagsOf: Readonly<Record<Kind, ReadonlySet<string>>> = { CT: MapFlags.ctTags, NAT: MapFlags.natTags }
 
 const isOf = (kind: Kind, name: string): boolean => tagsOf[kind].has(MapName.parse(name)?._tag ?? "")
 

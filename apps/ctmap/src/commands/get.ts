@@ -21,6 +21,7 @@ import { NotFound, UsageError } from "../Failure.ts"
 import * as Kernel from "../Kernel.ts"
 import type { Listing } from "../Options.ts"
 import * as Output from "../Output.ts"
+import { expected } from "../purgeFilter.ts"
 import * as entries from "../render/entries.ts"
 import * as Selection from "../Selection.ts"
 
@@ -90,7 +91,10 @@ const keyOf = (options: GetOptions) =>
     }
     const protocol = /^\d+$/.test(options.proto)
       ? Number(options.proto)
-      : yield* Effect.fromResult(Protocol.fromName(options.proto))
+      : yield* Effect.mapError(
+          Effect.fromResult(Protocol.fromName(options.proto)),
+          () => new UsageError({ problem: `--proto "${options.proto}": ${expected["--proto"]}` })
+        )
     const flow = { source: src, destination: dst, protocol, ingress: options.ingress }
     return CtKey.toBytes(yield* Effect.fromResult(LookupKey.make(flow)))
   })

@@ -2,7 +2,7 @@
 import { readFileSync, type Stats, statSync } from "node:fs"
 import { dirname } from "node:path"
 import type * as HttpClientError from "effect/http/HttpClientError"
-import { socketPath } from "./address.ts"
+import { isForeign, socketPath } from "./address.ts"
 
 export interface Lost {
   readonly why: string
@@ -11,7 +11,7 @@ export interface Lost {
 
 /** Answers nothing where the agent was reached and only its answer is strange. */
 export const unreachable = (at: string, reason: HttpClientError.HttpClientErrorReason): Lost | undefined => {
-  if (reason._tag === "InvalidUrlError") {
+  if (reason._tag === "InvalidUrlError" || isForeign(at)) {
     return { why: "that is neither the path of a socket nor a URL such as http://127.0.0.1:9964" }
   }
   const code = "cause" in reason ? codeOf(reason.cause) : undefined
@@ -36,7 +36,7 @@ const sentence = (at: string, code: string | undefined, message: string): string
     case "ECONNREFUSED":
       return path === undefined
         ? "nobody listens there; start ctmap-agent with --api-listen, or name the address that it has"
-        : "nobody listens on the socket any more; start ctmap-agent, which replaces it"
+        : nobodyAt(path)
     case "EACCES":
     case "EPERM":
       return path === undefined ? "not permitted" : `not permitted; ${whose(path)}`
@@ -49,6 +49,16 @@ const sentence = (at: string, code: string | undefined, message: string): string
     default:
       return code === undefined ? message : `${code}; check the address`
   }
+}
+
+/** The agent replaces a socket that was left behind, and nothing else. */
+const nobodyAt = (path: string): string => {
+  const found = stat(path)
+  return found?.isDirectory() === true
+    ? "that is a directory; name the socket in it, such as agent.sock"
+    : found !== undefined && !found.isSocket()
+      ? "that is no socket; name the one that ctmap-agent has"
+      : "nobody listens on the socket any more; start ctmap-agent, which replaces it"
 }
 
 /** Whom the socket lets in, as far as that can be seen from here. */
