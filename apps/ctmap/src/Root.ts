@@ -26,11 +26,8 @@ export const lazily = <M, A, E, R>(from: () => Promise<M>, run: (module: M, root
     const { agent, bpffsRoot, token } = yield* root
     if (agent !== undefined) return yield* new UsageError({ problem: noAgentHere })
     if (token !== undefined) return yield* new UsageError({ problem: "--token is for an agent: add --agent=URL" })
-    if (bpffsRoot.directory === "") return yield* new UsageError({ problem: noRoot })
     return yield* run(yield* load(from), bpffsRoot.directory)
   })
-
-const noRoot = "CTMAP_BPFFS_ROOT is empty: it names the directory that contains tc/globals; unset it for /sys/fs/bpf"
 
 const noAgentHere =
   "this command works on the maps themselves: leave out --agent. An agent answers list, nat list, maps, gc, purge, " +

@@ -1,7 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { BpfMemory } from "ctmap-kernel"
 import { Recorded } from "ctmap-testing"
-import * as ConfigProvider from "effect/ConfigProvider"
 import * as Effect from "effect/Effect"
 import { cases } from "./goldenCases.ts"
 import { run } from "./harness.ts"
@@ -83,16 +82,6 @@ describe("errors", () => {
       })
     )
   }
-
-  it.effect("name a variable that is empty", () =>
-    Effect.gen(function* () {
-      const { code, stdout, stderr } = yield* run(["list"], { bpf: BpfMemory.make().calls })
-      assert.match(stderr, /^ctmap: CTMAP_BPFFS_ROOT is empty: it names the directory that contains tc\/globals/)
-      assert.deepStrictEqual([code, stdout], [2, ""])
-    }).pipe(
-      Effect.provideService(ConfigProvider.ConfigProvider, ConfigProvider.fromEnv({ env: { CTMAP_BPFFS_ROOT: "" } }))
-    )
-  )
 
   it.effect("of our own are one sentence too, and CTMAP_DEBUG=1 adds where", () =>
     Effect.gen(function* () {
