@@ -1,4 +1,4 @@
 /** Bundles the program. */
-import { bundle } from "../../scripts/bundle.ts"
+import { bundle, together } from "../../scripts/bundle.ts"
 
-export default bundle("ctmap")
+export default await together(bundle("ctmap"), ["src/run.ts", "src/commands/count.ts"])
