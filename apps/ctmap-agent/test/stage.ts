@@ -72,7 +72,20 @@ export const agent = (
     )
   ).pipe(Layer.provide(around))
 
-/** Lets time pass for schedules and for tables alike, in steps. */
+/** Turns of the event loop in which nobody calls the kernel, after which nobody will until time passes. */
+const CALM = 20
+
+/** Programs are loaded on another thread, here in another turn of the event loop: time stands still for what waits for one. */
+const calm = ({ control }: Twin): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    for (let turns = 0, calls = -1; turns < CALM; turns++) {
+      if (control.count() !== calls) turns = 0
+      calls = control.count()
+      yield* Effect.promise(() => new Promise<void>((resolve) => setImmediate(resolve)))
+    }
+  })
+
+/** Lets time pass for schedules and for tables alike, in steps, and then what that has set going come to its end. */
 export const pass = (twin: Twin, input: Duration.Input, step: Duration.Input = "1 second") =>
   Effect.gen(function* () {
     const each = Duration.fromInputUnsafe(step)
@@ -81,6 +94,7 @@ export const pass = (twin: Twin, input: Duration.Input, step: Duration.Input = "
       twin.control.time += BigInt(Duration.toMillis(each)) * 1_000_000n
       yield* TestClock.adjust(each)
     }
+    yield* calm(twin)
   })
 
 /** Pins the recorded tables as they were, times moved by `shift`. */

@@ -164,7 +164,8 @@ Privileged.suite(describe, "the commands that delete, as a process", () => {
         const { args, saved } = await place(`bpf-${engine}`, pods, 8192)
         const { status, stdout, stderr } = limited(",+bpf", [...args, ...now, "--engine", engine])
         assert.deepStrictEqual([status, stderr], [0, ""])
-        assert.deepStrictEqual(enginesOf(stdout), new Set([engine === "auto" ? "hybrid" : engine]))
+        // Without CAP_PERFMON no program puts back: single calls lose less.
+        assert.deepStrictEqual(enginesOf(stdout), new Set([engine === "auto" ? "portable" : engine]))
         assert.deepStrictEqual(await saved(), collected)
         assert.strictEqual(limited(",+bpf", [...args, "nat", "purge-orphans", "--engine", engine]).status, 0)
         assert.deepStrictEqual(await saved(), purged)
