@@ -380,6 +380,26 @@ export const natReturns = (kernel: Stage.Kernel, engine: "program" | "portable")
       )
     }
 
+    it.effect("stays without it where the map may not be written to, which ends no pass", () =>
+      on(
+        Effect.gen(function* () {
+          const EPERM = 1
+          const pair = yield* Stage.pair({ nat: mappings(3) })
+          const pass = yield* purgeBeside(
+            pair,
+            ({ has, put }) => {
+              if (!mapping(2).every(has)) put("tcp", connection(2))
+            },
+            { engine },
+            () => EPERM
+          )
+          checkSum(pass)
+          assert.strictEqual(pass.restored, 0)
+          assert.deepStrictEqual(yield* Stage.dump(pair.nat!.map), [])
+        })
+      )
+    )
+
     it.effect("of direct server return gets its mapping back, which has one half", () =>
       on(
         Effect.gen(function* () {

@@ -161,5 +161,8 @@ const EEXIST = -17
 /** What fails for a moment only is tried again with the last look; until then, and if it fails again, the entry is gone. */
 const trouble = (rc: number): number => (PASSING.has(-rc) ? 0 : rc)
 
-/** EBUSY, EDEADLK, ETIMEDOUT: the kernel could not lock a bucket. ENOMEM, E2BIG: there was no room, which a purge makes. */
-const PASSING: ReadonlySet<number> = new Set([16, 35, 110, 12, 7])
+/**
+ * EBUSY, EDEADLK, ETIMEDOUT: the kernel could not lock a bucket. ENOMEM, E2BIG: there was no room, which a purge makes. And
+ * EPERM, which does not pass: where the pin could be opened for reading only, programs delete and nothing can be put back.
+ */
+const PASSING: ReadonlySet<number> = new Set([16, 35, 110, 12, 7, 1])
