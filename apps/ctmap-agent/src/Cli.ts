@@ -16,7 +16,7 @@ import { print, type WriteError } from "./Output.ts"
 import { run } from "./Run.ts"
 
 /** The command line asks for something that makes no sense. @since 0.1.0 */
-export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", { problem: Schema.String }) {
+class UsageError extends Schema.TaggedError<UsageError>()("UsageError", { problem: Schema.String }) {
   override get message(): string {
     return this.problem
   }

@@ -13,14 +13,14 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 
 /** The standard output does not take what was asked for. @since 0.1.0 */
-export class Unwritable extends Schema.TaggedError<Unwritable>()("Unwritable", { why: Schema.String }) {
+class Unwritable extends Schema.TaggedError<Unwritable>()("Unwritable", { why: Schema.String }) {
   override get message(): string {
     return `cannot write the standard output: ${this.why}`
   }
 }
 
 /** Who read our output has enough, as `head` has: no failure of ours. @since 0.1.0 */
-export class BrokenPipe extends Schema.TaggedError<BrokenPipe>()("BrokenPipe", {}) {}
+class BrokenPipe extends Schema.TaggedError<BrokenPipe>()("BrokenPipe", {}) {}
 
 /** @since 0.1.0 */
 export type WriteError = Unwritable | BrokenPipe
