@@ -170,6 +170,7 @@ const report = (size: number, results: ReadonlyArray<Rounds.Result>): void => {
   if (hybrid === undefined) return
   const limits = [
     ["longestCall", "CPU of the longest call", size > 1_000_000 ? 4 : 2],
+    ["longestWalk", "longest walk by the clock of the kernel", size > 1_000_000 ? 4 : 2],
     ["longestByClock", "longest call by the clock, with what others did meanwhile", size > 1_000_000 ? 4 : 2],
     ["longestStall", "longest stall of the event loop", 10]
   ] as const

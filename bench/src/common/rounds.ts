@@ -17,6 +17,8 @@ export interface Sample {
   readonly longestCall?: number
   /** Nanoseconds of the longest one by the clock. */
   readonly longestByClock?: number
+  /** Nanoseconds of the longest walk of a table, by the clock of the kernel, which it reads itself. */
+  readonly longestWalk?: number
   /** Nanoseconds of the longest load of a program. */
   readonly longestLoad?: number
   /** Nanoseconds for which the event loop stood still at the longest. */
@@ -85,15 +87,17 @@ export const find = (results: ReadonlyArray<Result>, name: string): Result | und
 /** The largest of what was measured, or nothing where it was not. */
 export const largest = (
   { samples }: Result,
-  field: "longestCall" | "longestByClock" | "longestLoad" | "longestStall" | "peak"
+  field: "longestCall" | "longestByClock" | "longestWalk" | "longestLoad" | "longestStall" | "peak"
 ): number | undefined => {
   const measured = samples.flatMap((sample) => sample[field] ?? [])
   return measured.length === 0 ? undefined : Math.max(...measured)
 }
 
 /** The least of what was measured: of a round in which nobody else was in the way. */
-export const least = ({ samples }: Result, field: "longestCall" | "longestByClock" | "longestStall"): number =>
-  Math.min(...samples.map((sample) => sample[field] ?? Number.NaN))
+export const least = (
+  { samples }: Result,
+  field: "longestCall" | "longestByClock" | "longestWalk" | "longestStall"
+): number => Math.min(...samples.map((sample) => sample[field] ?? Number.NaN))
 
 /** Bytes of memory that the processes of a result had at most. */
 export const peak = (result: Result): number | undefined => largest(result, "peak")
@@ -118,6 +122,7 @@ export const table = (title: string, results: ReadonlyArray<Result>, base: Resul
       ratio(result, base).toFixed(2),
       milliseconds(largest(result, "longestCall")),
       milliseconds(largest(result, "longestByClock")),
+      milliseconds(largest(result, "longestWalk")),
       milliseconds(largest(result, "longestLoad")),
       milliseconds(largest(result, "longestStall")),
       megabytes(peak(result))
@@ -132,6 +137,7 @@ export const table = (title: string, results: ReadonlyArray<Result>, base: Resul
     `× ${base.name}`,
     "longest call, ms of CPU",
     "by the clock",
+    "of walks, by their own",
     "loading, ms",
     "loop stall, ms",
     "peak, MB"

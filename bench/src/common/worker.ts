@@ -82,6 +82,7 @@ export const serve = <A extends Pick<Sample, "entries" | "nanoseconds">, E, R>(
         longestStall: loop.max,
         peak: peakMemory(),
         ...(calls.longest === 0 ? {} : { longestCall: calls.longest * 1e6, longestByClock: calls.byClock * 1e6 }),
+        ...(calls.walk === 0 ? {} : { longestWalk: calls.walk }),
         ...(calls.loading === 0 ? {} : { longestLoad: calls.loading * 1e6 })
       }
       console.log(JSON.stringify(sample))
@@ -97,12 +98,18 @@ export interface Calls {
   longest: number
   /** The longest of these calls by the clock: with what others did on its CPU, this machine's host included. */
   byClock: number
+  /** Nanoseconds of the longest run of a walk by the clock of the kernel, which it reads itself at its begin and end. */
+  walk: number
   /** Milliseconds of CPU of the longest load of a program, in which the verifier lets others run. */
   loading: number
 }
 
+/** `struct sweep` of `sweep.h`, whose last word is how long a walk took. */
+const SWEEP_CONTEXT = 88
+const TOOK = 84
+
 /** Nothing was called yet. */
-export const noCalls = (): Calls => ({ longest: 0, byClock: 0, loading: 0 })
+export const noCalls = (): Calls => ({ longest: 0, byClock: 0, walk: 0, loading: 0 })
 
 /**
  * Milliseconds of CPU that this thread has used. They are up to date only right after those of the process were asked
@@ -148,7 +155,15 @@ export const timed = (bpf: Bpf.Calls, calls: Calls): Bpf.Calls => {
     lookupBatch: (...args) => timing("longest", () => bpf.lookupBatch(...args)),
     deleteBatch: (...args) => timing("longest", () => bpf.deleteBatch(...args)),
     runProgram: (...args) => timing("longest", () => bpf.runProgram(...args)),
-    runProgramAsync: (fd, context, done) => bpf.runProgramAsync(fd, context, elsewhere("longest", done)),
+    runProgramAsync: (fd, context, done) => {
+      const heard = elsewhere("longest", done)
+      bpf.runProgramAsync(fd, context, (rc) => {
+        if (context.byteLength === SWEEP_CONTEXT) {
+          calls.walk = Math.max(calls.walk, new DataView(context.buffer, context.byteOffset).getUint32(TOOK, true))
+        }
+        heard(rc)
+      })
+    },
     loadObject: (spec) => timing("loading", () => bpf.loadObject(spec)),
     loadObjectAsync: (spec, done) => bpf.loadObjectAsync(spec, elsewhere("loading", done))
   }

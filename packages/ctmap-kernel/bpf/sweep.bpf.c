@@ -83,7 +83,7 @@ static __always_inline long visit(const void *element, const __u64 *value, struc
 			sweep->busy += rc != -ENOENT;
 			return 0;
 		}
-		wait_for_writers();
+		wait_for_writers(2048);
 		__u32 left = lifetime_of(value);
 		if (left != lifetime && left >= now && put_back(element, value, &key, is6)) {
 			sweep->refreshed++;

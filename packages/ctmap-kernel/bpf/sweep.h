@@ -247,7 +247,7 @@ CLEAN_NAT(4)
 CLEAN_NAT(6)
 
 // Before an entry that was deleted is looked at once more: a datapath that had looked it up needs a moment to write to it.
-// Some 0.3 us, for every entry of a sweep, and once for all that a walk deletes together.
+// For every entry of a sweep, and once for all that a walk deletes together.
 // Additions that depend on each other, a cycle each: to ask the clock takes as long as a turn of a loop should, and a loop
 // is more than a verifier follows for CAP_BPF alone.
 __noinline int wait_a_little(void)
@@ -257,8 +257,8 @@ __noinline int wait_a_little(void)
 	return turn;
 }
 
-static __always_inline void wait_for_writers(void)
+static __always_inline void wait_for_writers(int cycles)
 {
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < cycles / 256; i++)
 		wait_a_little();
 }

@@ -297,7 +297,7 @@ static __always_inline int is_over(const struct walk *at)
 		at->gone = 0;                                                                                          \
 		bpf_loop(at->expired, delete##n, 0, 0);                                                                \
 		if (at->gone)                                                                                          \
-			wait_for_writers();                                                                            \
+			wait_for_writers(1024);                                                                        \
 		bpf_loop(at->expired, look##n, 0, 0);                                                                  \
 		bpf_loop(at->expired, settle##n, 0, 0);                                                                \
 		at->expired = 0;                                                                                       \
