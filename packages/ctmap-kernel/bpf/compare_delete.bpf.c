@@ -12,14 +12,15 @@
 // `table` is a placeholder: the loader substitutes the real map (key of 14 or 38 bytes, value of 40 or 56). `work` is
 // shared with user space by mmap(2). src/internal/workList.ts mirrors both structures; built by scripts/bpf.ts.
 //
-// Nothing is included: the few names of the kernel's ABI that are used stand here, so that clang is all it takes.
+// Nothing else is included: the few names of the kernel's ABI that are used stand here, so that clang is all it takes.
 
 typedef unsigned int __u32;
 typedef unsigned long long __u64;
 
 #define SEC(name) __attribute__((section(name), used))
 #define __always_inline inline __attribute__((always_inline))
-#define __noinline __attribute__((noinline))
+
+#include "writers.h"
 
 enum { BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_LRU_HASH = 9, BPF_F_MMAPABLE = 1 << 10, BPF_NOEXIST = 1, ENOENT = 2 };
 
@@ -102,22 +103,6 @@ static __always_inline int holds(const void *value, const struct candidate *cand
 				       : bpf_probe_read_kernel(key, IPV6_KEY, value - 40);
 	return rc == 0 && key[0] == candidate->key[0] && key[1] == candidate->key[1] && key[2] == candidate->key[2] &&
 	       key[3] == candidate->key[3] && key[4] == candidate->key[4];
-}
-
-// Of what was deleted, everything is looked at once more behind the last deletion: a datapath that had found an entry
-// needs a moment to write to it. This is for the last ones, a microsecond.
-// Additions that depend on each other, a cycle each: to ask the clock takes as long as a turn of a loop should.
-__noinline int wait_a_little(void)
-{
-	int turn = 0;
-	asm volatile(".rept 256\n%0 += 1\n.endr" : "+r"(turn));
-	return turn;
-}
-
-static __always_inline void wait_for_writers(void)
-{
-	for (int i = 0; i < 12; i++)
-		wait_a_little();
 }
 
 static __always_inline struct gone *gone_ones(void)
@@ -245,7 +230,8 @@ SEC("syscall") int compare_delete_restore(struct context *given)
 		return 1;
 	bpf_for_each_map_elem(&work, visit_restore, &context, 0);
 	if (context.compare != PRESENCE && context.totals[DELETED] > 0) {
-		wait_for_writers();
+		// For the last ones: everything that was deleted is looked at once more behind the last deletion.
+		wait_for_writers(3072);
 		gone->count = 0;
 		bpf_for_each_map_elem(&work, look, &context, 0);
 		if (gone->count > 0)

@@ -10,6 +10,8 @@ typedef unsigned short __u16;
 typedef unsigned int __u32;
 typedef unsigned long long __u64;
 
+#include "writers.h"
+
 #define SEC(name) __attribute__((section(name), used))
 #define __always_inline inline __attribute__((always_inline))
 #define __noinline __attribute__((noinline))
@@ -245,20 +247,3 @@ static __always_inline enum nat_verdict clean_nat(const union tuple *key, __u32 
 	}
 CLEAN_NAT(4)
 CLEAN_NAT(6)
-
-// Before an entry that was deleted is looked at once more: a datapath that had looked it up needs a moment to write to it.
-// For every entry of a sweep, and once for all that a walk deletes together.
-// Additions that depend on each other, a cycle each: to ask the clock takes as long as a turn of a loop should, and a loop
-// is more than a verifier follows for CAP_BPF alone.
-__noinline int wait_a_little(void)
-{
-	int turn = 0;
-	asm volatile(".rept 256\n%0 += 1\n.endr" : "+r"(turn));
-	return turn;
-}
-
-static __always_inline void wait_for_writers(int cycles)
-{
-	for (int i = 0; i < cycles / 256; i++)
-		wait_a_little();
-}
