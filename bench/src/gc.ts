@@ -1,7 +1,7 @@
 /**
  * What it costs to collect a CT map of which a quarter has expired, by each engine, beside C over libbpf and Go over
  * cilium/ebpf, which collect as Cilium does. Run as root by
- * `node --conditions=ctmap-source src/gc.ts [--entries 65536,524288] [--rounds 7]`.
+ * `node --conditions=ctmap-source src/gc.ts [--entries 65536,524288] [--rounds 7] [--only SUBJECT]...`.
  *
  * All collect the same table, which is made whole again before every run. Engines make whole passes: checks, the loading
  * of programs, counts and records are in their time; the start of a process is in nobody's.
@@ -27,7 +27,7 @@ import * as Rounds from "./common/rounds.ts"
 import { ctTable, now } from "./common/tables.ts"
 import * as Worker from "./common/worker.ts"
 
-/** Above this, collecting key by key is done once, and NAT is left out. */
+/** Above this, NAT is left out. */
 const SLOW_UP_TO = 524_288
 
 const name = {
@@ -105,16 +105,22 @@ const worker = (which: string, root: string) =>
     yield* Worker.serve(sweep(pair), calls, warmUp)
   })
 
-const subjects = Effect.fnUntraced(function* (size: number, root: string, table: Pair.Table, peers: Peers.Peers) {
+const subjects = Effect.fnUntraced(function* (
+  size: number,
+  root: string,
+  table: Pair.Table,
+  peers: Peers.Peers,
+  only: ReadonlyArray<string>
+) {
   const { collect, go } = peers
   const { pins } = table
   const chunk = `${MapLimits.startingBatchSize(2 * size)}`
   const isSmall = size <= SLOW_UP_TO
   const all: Array<Rounds.Subject> = []
-  const add = (subject: string, run: () => Promise<Peers.Collected> | Peers.Collected, rounds?: number) =>
+  const isWanted = (subject: string): boolean => only.length === 0 || only.includes(subject)
+  const add = (subject: string, run: () => Promise<Peers.Collected> | Peers.Collected) =>
     all.push({
       name: subject,
-      ...(rounds === undefined ? {} : { rounds }),
       run: async () => {
         table.refill()
         const sample = await run()
@@ -126,8 +132,7 @@ const subjects = Effect.fnUntraced(function* (size: number, root: string, table:
       }
     })
   const peer = (subject: string, command: ReadonlyArray<string> | undefined, ...args: ReadonlyArray<string>) => {
-    const rounds = !isSmall && args[0]?.endsWith("next-key") === true ? 1 : undefined
-    if (command !== undefined) add(subject, () => Peers.collected([...command, pins.tcp, ...args]), rounds)
+    if (command !== undefined && isWanted(subject)) add(subject, () => Peers.collected([...command, pins.tcp, ...args]))
   }
   peer(name.goEach, go, "collect-each", `${now}`, chunk)
   peer("Go, batches, delete by batch", go, "collect-batch", `${now}`, chunk)
@@ -140,10 +145,16 @@ const subjects = Effect.fnUntraced(function* (size: number, root: string, table:
     peer(name.cEachNat, collect, "each", `${now}`, chunk, pins.nat)
   }
   for (const [which, { nat }] of Object.entries(ways)) {
-    if (nat === true && !isSmall) continue
+    if ((nat === true && !isSmall) || !isWanted(which)) continue
     const args = ["--worker", which, "--pin", root]
     const { run } = yield* Worker.start<Peers.Collected>(fileURLToPath(import.meta.url), args)
     add(which, run)
+  }
+  const missing = only.find((wanted) => !all.some((subject) => subject.name === wanted))
+  if (missing !== undefined) {
+    return yield* Effect.die(
+      new Error(`--only ${missing}: nothing of this name can be measured here with ${size} entries`)
+    )
   }
   return all
 })
@@ -181,7 +192,7 @@ const report = (size: number, results: ReadonlyArray<Rounds.Result>): void => {
   }
 }
 
-const bench = Effect.fnUntraced(function* ({ sizes, rounds }: Options) {
+const bench = Effect.fnUntraced(function* ({ sizes, rounds, only }: Options) {
   const peers = Peers.prepare(["collect", "go"])
   const bpfFs = yield* KernelTable.bpfFs
   console.log(`${machine()}; ${Rounds.load()}`)
@@ -189,7 +200,7 @@ const bench = Effect.fnUntraced(function* ({ sizes, rounds }: Options) {
     const measured = Effect.gen(function* () {
       const root = `${bpfFs}/${size}`
       const table = yield* Pair.make(root, size, size <= SLOW_UP_TO)
-      const all = yield* subjects(size, root, table, peers)
+      const all = yield* subjects(size, root, table, peers, only)
       report(size, yield* Rounds.interleave(all, { rounds: roundsFor(rounds, size), entries: size }))
     })
     yield* Effect.scoped(measured)

@@ -14,6 +14,8 @@ export interface Options {
   readonly pin: string
   /** The folder that files are written to. */
   readonly to: string | undefined
+  /** Names of the subjects to measure; none for all. */
+  readonly only: ReadonlyArray<string>
 }
 
 export const options = (): Options => {
@@ -24,7 +26,8 @@ export const options = (): Options => {
       worker: { type: "string" },
       entries: { type: "string" },
       pin: { type: "string", default: "" },
-      to: { type: "string" }
+      to: { type: "string" },
+      only: { type: "string", multiple: true, default: [] }
     }
   })
   const sizes = (values.entries ?? values.sizes).split(",").map((size) => Number(size.replaceAll("_", "")))
@@ -32,7 +35,7 @@ export const options = (): Options => {
   if (!sizes.every((size) => Number.isInteger(size) && size > 0))
     throw new Error(`--sizes ${values.sizes}: say ${SIZES}`)
   if (!Number.isInteger(rounds) || rounds < 5) throw new Error(`--rounds ${values.rounds}: at least 5`)
-  return { sizes, rounds, worker: values.worker, pin: values.pin, to: values.to }
+  return { sizes, rounds, worker: values.worker, pin: values.pin, to: values.to, only: values.only }
 }
 
 /** Ends the process where it is of no use; makes an ordinary end of an interrupted one, so that mounts and files go. */
