@@ -156,6 +156,27 @@ describe("maps through an agent", () => {
     })
   )
 
+  it.live("are shown with a failure where the agent can read none of them, as directly", () =>
+    Effect.gen(function* () {
+      const { calls, control } = BpfMemory.make({ mounts: ["/bpf"] })
+      const alone = stages({ root: "/bpf", bpf: calls, layer: Layer.succeed(Bpf.Bpf, calls) })
+      const { ctmap: direct } = yield* alone(pods)
+      const { at } = yield* serve({ direct })
+      const via = run(["maps", `--agent=${at}`])
+      const pins = control.pins()
+      for (const [i, pin] of pins.entries()) {
+        assert.strictEqual((yield* via).code, 0, `${i} cannot be opened`)
+        control.chmod(pin, 0o000)
+      }
+      const back = control.asUser(65_534)
+      const { code, stderr, stdout } = yield* via
+      back()
+      assert.include(stdout, CT4)
+      assert.match(stderr, /^ctmap: none of the 6 maps can be read: .*cilium_ct4_global: not permitted.*\n$/)
+      assert.strictEqual(code, 1)
+    })
+  )
+
   it.live("are none where none are pinned", () =>
     Effect.gen(function* () {
       const { at } = yield* serve({})

@@ -164,7 +164,7 @@ const groups = (script: Script, heard: Heard) =>
 const nothing = (): Effect.Effect<Ran> => Effect.succeed({ code: 0, stdout: "[]", stderr: "" })
 
 /** Of `ctmap maps -o json`. */
-interface Row extends Pick<Status.PinnedMap, "path"> {
+interface Row extends Pick<Status.PinnedMap, "path" | "health"> {
   readonly map: string
   readonly owner: string
   readonly type: string
@@ -182,25 +182,27 @@ const kinds = { Nat: "nat", ClusterNatInner: "nat", ClusterOuter: "ct-outer" } a
 const mapsOf = ({ direct = nothing }: Script): Effect.Effect<Status.Maps> =>
   Effect.map(direct("maps", "-o", "json", "--now", String(NOW)), ({ stdout }) => ({
     root: "/agents/bpf",
-    maps: (JSON.parse(stdout) as ReadonlyArray<Row>).map((row): Status.PinnedMap => {
-      const { entries, fill, flags, keySize, layout, map, maxEntries, owner, path, type, valueSize } = row
-      const tag = MapName.parse(map)?._tag as keyof typeof kinds
-      return {
-        name: map,
-        path,
-        kind: kinds[tag] ?? "ct",
-        owner,
-        type,
-        keySize,
-        valueSize,
-        capacity: maxEntries,
-        flags,
-        layout,
-        health: [],
-        fill: { method: "counted", entries, error: 0, pressure: fill, expiredRatio: 0.25, sampledAtMillis: 0 }
-      }
-    })
+    maps: (JSON.parse(stdout) as ReadonlyArray<Row>).map(pinnedMap)
   }))
+
+const pinnedMap = (row: Row): Status.PinnedMap => {
+  const { entries, fill, flags, keySize, layout, map, maxEntries, owner, path, type, valueSize } = row
+  const tag = MapName.parse(map)?._tag as keyof typeof kinds
+  const about = { name: map, path, kind: kinds[tag] ?? "ct", owner }
+  // Could not be opened.
+  if ((type ?? null) === null) return { ...about, health: row.health }
+  return {
+    ...about,
+    type,
+    keySize,
+    valueSize,
+    capacity: maxEntries,
+    flags,
+    layout,
+    health: [],
+    fill: { method: "counted", entries, error: 0, pressure: fill, expiredRatio: 0.25, sampledAtMillis: 0 }
+  }
+}
 
 const ROWS = 300
 

@@ -245,6 +245,19 @@ describe("choosing an engine", () => {
     }).pipe(Effect.provide(kernel()))
   )
 
+  it.effect("has its program although signals interrupted the verifier again and again, up to a limit", () =>
+    Effect.gen(function* () {
+      const control = yield* BpfMemory.Control
+      control.failNext("loadObjectAsync", 11, { times: 7 })
+      const patient = yield* chosen()
+      assert.deepStrictEqual([patient.engine, patient.restores], ["program", true])
+      assert.strictEqual(control.count("loadObjectAsync"), 8)
+      control.failNext("loadObjectAsync", 11, { times: 8 })
+      const error = yield* Effect.flip(chosen({ engine: "restoring" }))
+      assert.strictEqual(error.reason._tag, "Busy")
+    }).pipe(Effect.provide(kernel()))
+  )
+
   it.effect("is portable where no program may put back, as single calls lose less than a program that does not", () =>
     Effect.gen(function* () {
       const control = yield* BpfMemory.Control

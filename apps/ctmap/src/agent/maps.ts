@@ -5,7 +5,7 @@
  */
 import type * as Status from "ctmap-api/Status"
 import * as Effect from "effect/Effect"
-import type { MapsOptions } from "../commands/maps.ts"
+import { failWhereNoneIsRead, type MapsOptions } from "../commands/maps.ts"
 import * as MapFlags from "../MapFlags.ts"
 import * as MapMemory from "../MapMemory.ts"
 import type { Agent } from "../Options.ts"
@@ -27,6 +27,9 @@ export const maps = (agent: Agent, options: MapsOptions) =>
         mapFields,
         pinned.map((map) => rowOf(map, options.entries))
       )
+      // The type of a map is known wherever it could be opened; where it is not, the first complaint says why.
+      const unread = pinned.flatMap(({ type, name, health }) => (type === undefined ? [health[0] ?? name] : []))
+      return yield* failWhereNoneIsRead(unread, pinned.length)
     })
   )
 

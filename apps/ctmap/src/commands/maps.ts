@@ -54,11 +54,19 @@ export const maps = (root: string, options: MapsOptions) =>
         )
       )
       yield* Report.print(options.output, mapFields, rows)
-      if (unread.length < pins.length) return
-      const none = unread.length === 1 ? "" : `none of the ${unread.length} maps can be read: `
-      return yield* new PartlyFailed({ summary: `${none}${unread[0]}` })
+      return yield* failWhereNoneIsRead(unread, pins.length)
     })
   )
+
+/** A listing of maps of which none could be read is no success, whoever reads them. @since 0.1.0 */
+export const failWhereNoneIsRead = (
+  unread: ReadonlyArray<string>,
+  listed: number
+): Effect.Effect<void, PartlyFailed> => {
+  if (unread.length < listed) return Effect.void
+  const none = unread.length === 1 ? "" : `none of the ${unread.length} maps can be read: `
+  return Effect.fail(new PartlyFailed({ summary: `${none}${unread[0]}` }))
+}
 
 const ownerText = ({ denoted }: Pins.Pin): string => {
   const owner = Pins.ownerOf(denoted)

@@ -5,7 +5,14 @@ import * as Effect from "effect/Effect"
 import type * as Bpf from "../Bpf.ts"
 import type { BpfError } from "../BpfError.ts"
 
+const EAGAIN = 11
 const EINVAL = 22
+
+/**
+ * A verifier that a signal interrupts gives up with EAGAIN, and libbpf after five of these: a process that gets many
+ * signals, as one whose timers or profiler send them, would be said to have no programs. So it is asked again.
+ */
+const ATTEMPTS = 8
 
 /** What the kernel answered. */
 export type Answer = ReturnType<Bpf.Calls["loadObject"]>
@@ -15,9 +22,14 @@ export type Answer = ReturnType<Bpf.Calls["loadObject"]>
  * interrupts. Whoever goes on does so in a turn of the event loop of their own.
  */
 export const loadObject = (kernel: Bpf.Calls, spec: Bpf.ObjectSpec): Effect.Effect<Answer> =>
-  Effect.callback<Answer>((resume) =>
-    kernel.loadObjectAsync(spec, (answer) => resume(Effect.as(Effect.yieldNow, answer)))
-  )
+  Effect.callback<Answer>((resume) => {
+    const attempt = (left: number): void =>
+      kernel.loadObjectAsync(spec, (answer) => {
+        if ("errno" in answer && answer.errno === EAGAIN && left > 1) return attempt(left - 1)
+        resume(Effect.as(Effect.yieldNow, answer))
+      })
+    attempt(ATTEMPTS)
+  })
 
 /** A program that can be run. */
 export interface Program {
