@@ -23,7 +23,6 @@ import * as Bpf from "./Bpf.ts"
 import type { BpfError } from "./BpfError.ts"
 import type { Table } from "./CompareAndDelete.ts"
 import type { ObjectTwin } from "./internal/memoryPrograms.ts"
-import type { Program as Loaded } from "./internal/loadProgram.ts"
 import { check } from "./internal/sweepCheck.ts"
 import * as Layout from "./internal/sweepLayout.ts"
 import * as Program from "./internal/sweepProgram.ts"
@@ -43,7 +42,7 @@ export interface Target {
   readonly family: Family.Family
   /**
    * Records of one run, 104 bytes of the kernel's memory each. Default: a quarter of the map's size, at least 1,024
-   * and at most 262,144.
+   * and at most 32,768, or 262,144 where a sweep does not resume.
    */
   readonly capacity?: number | undefined
   /** Take no program but the one that {@link KernelSweep.resumes}. Default false. */
@@ -206,8 +205,11 @@ const MMAPABLE = 1024
 const ARRAY = 2
 const U32 = 0xffff_ffff
 
-/** Records of maps too large for a quarter of them: 26 MiB. */
-const MOST = 262_144
+/**
+ * Records of maps too large for a quarter of them. What a walk has no room for is had by the next run, which goes on there:
+ * 3 MiB, made in a millisecond or two. A sweep begins anew, so it gets 26 MiB.
+ */
+const MOST = { walk: 32_768, sweep: 262_144 }
 const LEAST = 1024
 
 /** Records that are kept free for what is under way when no more buckets are begun. */
@@ -231,11 +233,40 @@ interface Open {
   readonly close: () => void
 }
 
+/** The program that resumes, or where that cannot be had and need not be, the one that does not. */
 const acquire = Effect.fnUntraced(function* (kernel: Bpf.Calls, target: Target): Effect.fn.Return<Open, BpfError> {
+  const info = kernel.mapInfo(target.ct.fd)
+  if (typeof info === "number") return yield* Effect.fail(Program.failure("map info", -info, target.ct))
+  // Whether it can be run shows by running it; that must not walk the table.
+  const idle = new Uint32Array(Layout.sweep.words)
+  idle[Layout.sweep.options] = Layout.option.idle
+  const once = new Uint8Array(idle.buffer)
+  const walk =
+    isWalkable(info) && kernel.architecture() === "x64"
+      ? // Loaded before it is tried: by the fd that the caller has now, which may be another map's by then.
+        Effect.tap(withRecords(kernel, target, info, "walk", once), (open) =>
+          Effect.tapError(check(kernel, target, once), () => Effect.sync(() => open.close()))
+        )
+      : Effect.fail(Program.unsupported("walk", target.ct))
+  if (target.mustResume === true) return yield* walk
+  // For want of memory, the other one would have even less.
+  return yield* Effect.catchTag(walk, "BpfError", (error) =>
+    error.operation === "map create" || error.operation === "map memory"
+      ? Effect.fail(error)
+      : withRecords(kernel, target, info, "sweep", once)
+  )
+})
+
+/** Makes the records of a program, and loads it with them. */
+const withRecords = Effect.fnUntraced(function* (
+  kernel: Bpf.Calls,
+  target: Target,
+  { maxEntries }: Bpf.MapInfo,
+  program: "walk" | "sweep",
+  once: Uint8Array
+): Effect.fn.Return<Open, BpfError> {
   const { ct } = target
-  const info = kernel.mapInfo(ct.fd)
-  if (typeof info === "number") return yield* Effect.fail(Program.failure("map info", -info, ct))
-  const { capacity = Math.min(MOST, Math.max(LEAST, Math.ceil(info.maxEntries / 4))) } = target
+  const { capacity = Math.min(MOST[program], Math.max(LEAST, Math.ceil(maxEntries / 4))) } = target
   const { size } = Layout.record
   const fd = kernel.mapCreate(
     { type: ARRAY, keySize: 4, valueSize: size, maxEntries: capacity, flags: MMAPABLE },
@@ -247,7 +278,7 @@ const acquire = Effect.fnUntraced(function* (kernel: Bpf.Calls, target: Target):
     kernel.close(fd)
     return yield* Effect.fail(Program.failure("map memory", -memory, ct))
   }
-  const loaded = yield* load(kernel, target, fd, isWalkable(info) && kernel.architecture() === "x64").pipe(
+  const loaded = yield* Program.load(kernel, target, program, { records: fd }, once).pipe(
     Effect.tapError(() => Effect.sync(() => kernel.unmapMemory(memory))),
     // The program holds it from here on.
     Effect.ensuring(Effect.sync(() => kernel.close(fd)))
@@ -255,7 +286,7 @@ const acquire = Effect.fnUntraced(function* (kernel: Bpf.Calls, target: Target):
   const open: Open = {
     fd: loaded.fd,
     capacity,
-    resumes: loaded.resumes,
+    resumes: program === "walk",
     memory,
     isOpen: true,
     close: () => {
@@ -266,31 +297,6 @@ const acquire = Effect.fnUntraced(function* (kernel: Bpf.Calls, target: Target):
   }
   return open
 })
-
-/** The program that resumes, or where that cannot be had and need not be, the one that does not. */
-const load = (
-  kernel: Bpf.Calls,
-  target: Target,
-  records: number,
-  canBeWalked: boolean
-): Effect.Effect<Loaded & { readonly resumes: boolean }, BpfError> => {
-  // Whether it can be run shows by running it; that must not walk the table.
-  const idle = new Uint32Array(Layout.sweep.words)
-  idle[Layout.sweep.options] = Layout.option.idle
-  const once = new Uint8Array(idle.buffer)
-  const attempt = (program: "walk" | "sweep") =>
-    Effect.map(Program.load(kernel, target, program, { records }, once), (loaded) => ({
-      ...loaded,
-      resumes: program === "walk"
-    }))
-  const walk = canBeWalked
-    ? // Loaded before it is tried: by the fd that the caller has now, which may be another map's by then.
-      Effect.tap(attempt("walk"), (loaded) =>
-        Effect.tapError(check(kernel, target, once), () => Effect.sync(() => loaded.close()))
-      )
-    : Effect.fail(Program.unsupported("walk", target.ct))
-  return target.mustResume === true ? walk : Effect.catchTag(walk, "BpfError", () => attempt("sweep"))
-}
 
 const runOnce = (
   kernel: Bpf.Calls,

@@ -41,6 +41,28 @@ describe("making a sweep", () => {
   )
 })
 
+describe("the records of a large map", () => {
+  const recordsOf = (options: { readonly cannotWalk: boolean }) =>
+    Effect.gen(function* () {
+      const { mapCreate } = yield* Bpf.Bpf
+      const control = yield* BpfMemory.Control
+      const sizes = { keySize: 14, valueSize: 56 }
+      const fd = mapCreate({ type: 9, ...sizes, maxEntries: 4_194_304, flags: 0 }, "large")
+      if (options.cannotWalk) control.failNext("loadObjectAsync", 22)
+      const sweep = yield* KernelSweep.make({ ct: { fd, ...sizes, name: "large" }, nat: undefined, family: "ipv4" })
+      return [sweep.resumes, sweep.capacity]
+    }).pipe(Effect.scoped, Effect.provide(kernel()))
+
+  it.effect(
+    "are few where the next run goes on behind them: making 26 MiB of them held the event loop up for 50 ms",
+    () => Effect.map(recordsOf({ cannotWalk: false }), (made) => assert.deepStrictEqual(made, [true, 32_768]))
+  )
+
+  it.effect("are many where a run begins anew at the start of the table", () =>
+    Effect.map(recordsOf({ cannotWalk: true }), (made) => assert.deepStrictEqual(made, [false, 262_144]))
+  )
+})
+
 /** A kernel whose maps stand otherwise in memory than the walk takes them to: this one sees lifetimes where there are none. */
 const strange = (what: (value: Uint8Array) => Uint8Array): BpfMemory.ObjectTwin =>
   meanwhile(
