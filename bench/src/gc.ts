@@ -28,7 +28,7 @@ import { ctTable, now } from "./common/tables.ts"
 import * as Worker from "./common/worker.ts"
 
 /** Above this, NAT is left out. */
-const SLOW_UP_TO = 524_288
+const NAT_UP_TO = 524_288
 
 const name = {
   goEach: "Go, batches, delete each",
@@ -115,7 +115,7 @@ const subjects = Effect.fnUntraced(function* (
   const { collect, go } = peers
   const { pins } = table
   const chunk = `${MapLimits.startingBatchSize(2 * size)}`
-  const isSmall = size <= SLOW_UP_TO
+  const isSmall = size <= NAT_UP_TO
   const all: Array<Rounds.Subject> = []
   const isWanted = (subject: string): boolean => only.length === 0 || only.includes(subject)
   const add = (subject: string, run: () => Promise<Peers.Collected> | Peers.Collected) =>
@@ -199,7 +199,7 @@ const bench = Effect.fnUntraced(function* ({ sizes, rounds, only }: Options) {
   for (const size of sizes) {
     const measured = Effect.gen(function* () {
       const root = `${bpfFs}/${size}`
-      const table = yield* Pair.make(root, size, size <= SLOW_UP_TO)
+      const table = yield* Pair.make(root, size, size <= NAT_UP_TO)
       const all = yield* subjects(size, root, table, peers, only)
       report(size, yield* Rounds.interleave(all, { rounds: roundsFor(rounds, size), entries: size }))
     })
@@ -208,7 +208,7 @@ const bench = Effect.fnUntraced(function* ({ sizes, rounds, only }: Options) {
   console.log(`\n${Rounds.load()}`)
 })
 
-const given = options()
+const given = options({ takesOnly: true })
 if (given.worker === undefined) guard()
 await Effect.runPromise(
   Effect.scoped(given.worker === undefined ? bench(given) : worker(given.worker, given.pin)).pipe(

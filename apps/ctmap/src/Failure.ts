@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 
 /** Exit codes: done, failed, wrong usage, refused. @since 0.1.0 */
@@ -34,6 +35,16 @@ export class PartlyFailed extends Schema.TaggedError<PartlyFailed>()("PartlyFail
   override get message(): string {
     return this.summary
   }
+}
+
+/** A listing of maps of which none could be read is no success, whoever reads them. @since 0.1.0 */
+export const failWhereNoneIsRead = (
+  unread: ReadonlyArray<string>,
+  listed: number
+): Effect.Effect<void, PartlyFailed> => {
+  if (unread.length < listed) return Effect.void
+  const none = unread.length === 1 ? "" : `none of the ${unread.length} maps can be read: `
+  return Effect.fail(new PartlyFailed({ summary: `${none}${unread[0]}` }))
 }
 
 /** The reader of our output went away, as `head` does once it has enough: no failure of ours. @since 0.1.0 */

@@ -18,7 +18,7 @@ export interface Options {
   readonly only: ReadonlyArray<string>
 }
 
-export const options = (): Options => {
+export const options = ({ takesOnly = false } = {}): Options => {
   const { values } = parseArgs({
     options: {
       sizes: { type: "string", default: SIZES },
@@ -35,6 +35,7 @@ export const options = (): Options => {
   if (!sizes.every((size) => Number.isInteger(size) && size > 0))
     throw new Error(`--sizes ${values.sizes}: say ${SIZES}`)
   if (!Number.isInteger(rounds) || rounds < 5) throw new Error(`--rounds ${values.rounds}: at least 5`)
+  if (values.only.length > 0 && !takesOnly) throw new Error("--only: this benchmark measures all its subjects")
   return { sizes, rounds, worker: values.worker, pin: values.pin, to: values.to, only: values.only }
 }
 

@@ -5,7 +5,8 @@
  */
 import type * as Status from "ctmap-api/Status"
 import * as Effect from "effect/Effect"
-import { failWhereNoneIsRead, type MapsOptions } from "../commands/maps.ts"
+import type { MapsOptions } from "../commands/maps.ts"
+import { failWhereNoneIsRead } from "../Failure.ts"
 import * as MapFlags from "../MapFlags.ts"
 import * as MapMemory from "../MapMemory.ts"
 import type { Agent } from "../Options.ts"

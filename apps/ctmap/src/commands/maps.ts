@@ -19,7 +19,7 @@ import * as Scan from "ctmap-kernel/Scan"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Clock from "../Clock.ts"
-import { PartlyFailed } from "../Failure.ts"
+import { failWhereNoneIsRead } from "../Failure.ts"
 import * as Kernel from "../Kernel.ts"
 import * as MapFlags from "../MapFlags.ts"
 import * as MapMemory from "../MapMemory.ts"
@@ -57,16 +57,6 @@ export const maps = (root: string, options: MapsOptions) =>
       return yield* failWhereNoneIsRead(unread, pins.length)
     })
   )
-
-/** A listing of maps of which none could be read is no success, whoever reads them. @since 0.1.0 */
-export const failWhereNoneIsRead = (
-  unread: ReadonlyArray<string>,
-  listed: number
-): Effect.Effect<void, PartlyFailed> => {
-  if (unread.length < listed) return Effect.void
-  const none = unread.length === 1 ? "" : `none of the ${unread.length} maps can be read: `
-  return Effect.fail(new PartlyFailed({ summary: `${none}${unread[0]}` }))
-}
 
 const ownerText = ({ denoted }: Pins.Pin): string => {
   const owner = Pins.ownerOf(denoted)
